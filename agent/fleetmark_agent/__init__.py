@@ -1,0 +1,1 @@
+"""Everything that runs on a device: sample, run the assigned backend, deliver the records."""

@@ -1,0 +1,1 @@
+"""Inference engines: one role, one file per engine, none imported before it is asked for."""

@@ -1,0 +1,109 @@
+"""The agent's settings: who the device is, what its owner allows, where things are kept."""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from fleetmark_protocol.ids import Name
+from fleetmark_protocol.logs import LogFormat, LogLevel
+from fleetmark_protocol.settings import BrokerSettings, Section, Settings, load
+
+GIB = 2**30
+MIB = 2**20
+
+
+def default_device_id() -> str:
+    """Return the host name as far as it makes a device id."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", platform.node().lower()).strip("-_")[:63]
+    return name or "device"
+
+
+def default_state_dir() -> Path:
+    """Return where an unprivileged user's state lives (XDG)."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "fleetmark-agent"
+
+
+class TelemetrySettings(Section):
+    """How often the device is sampled."""
+
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+    trial_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 0.2
+    """During trials; kept in memory until the timed window is over."""
+    sensor_root: Path = Path("/")
+    """Where `sys` and `proc` are looked for; another one is for tests."""
+
+
+class ModelSettings(Section):
+    """The model store, and what may come into it."""
+
+    dir: Path | None = None
+    """Default: `models` in the state directory."""
+    quota_bytes: Annotated[int, Field(ge=0)] = 50 * GIB
+    allow_sources: tuple[str, ...] = ("path:", "pypi://", "hf://", "https://")
+    """Prefixes of model references that a job may name."""
+    require_sha256: bool = True
+    """Refuse to download what comes without a digest (a PyPI file has its wheel's)."""
+    allow_convert: bool = True
+    """Let a job ask for another quantization of a model that is here."""
+    hf_endpoint: str = "https://huggingface.co"
+    pypi_index: str | None = None
+    """Another index than pip's own settings name."""
+
+
+class OutboxSettings(Section):
+    """The on-disk buffer of records not yet acknowledged."""
+
+    max_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
+    """Near it old telemetry is thinned; measured results are never dropped for newer telemetry."""
+
+
+class RunnerSettings(Section):
+    """Limits for jobs."""
+
+    allow_backends: tuple[str, ...] = ("*",)
+    """Names of backends that a job may ask for; `*` allows every one installed."""
+    max_backend_bytes: Annotated[int, Field(ge=MIB)] | None = None
+    """Kill a backend whose process tree holds more memory (PSS); default: only the kernel does."""
+    lock_file: Path | None = None
+    """Held while a job runs, so that two agents on one machine never measure at once; default: a
+    file every user of the machine shares."""
+
+
+class AgentSettings(Settings):
+    """All of it; environment variables are FLEETMARK_DEVICE_ID, FLEETMARK_BROKER__HOST, ..."""
+
+    device_id: Name = Field(default_factory=default_device_id)
+    fleet: Name = "default"
+    tags: tuple[Name, ...] = ()
+    state_dir: Path = Field(default_factory=default_state_dir)
+    broker: BrokerSettings = BrokerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    models: ModelSettings = ModelSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    runner: RunnerSettings = RunnerSettings()
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+
+    @property
+    def models_dir(self) -> Path:
+        """The model store."""
+        return self.models.dir or self.state_dir / "models"
+
+    @property
+    def outbox_file(self) -> Path:
+        """The outbox and the job log."""
+        return self.state_dir / "outbox.db"
+
+
+def load_settings(file: Path | None, flags: dict[str, object] | None = None) -> AgentSettings:
+    """Return the settings.
+
+    Raises:
+        ConfigError: see `fleetmark_protocol.settings.load`.
+    """
+    return load(AgentSettings, file, flags)

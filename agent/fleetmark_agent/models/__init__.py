@@ -1,0 +1,1 @@
+"""The model store: references, downloads, digests, GGUF metadata, conversion, pre-flight."""

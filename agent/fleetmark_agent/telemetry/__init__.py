@@ -1,0 +1,1 @@
+"""What the device is doing: sensors, the process tree of a backend, the sampler over both."""

@@ -1,0 +1,1 @@
+"""The centre: receives records without loss, dispatches campaigns, reports."""

@@ -1,0 +1,1 @@
+"""The stores: one role, one file per database."""

@@ -1,0 +1,216 @@
+"""The messages on the topics: status, inventory, batch, ack, assignment."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fleetmark_protocol.ids import JobId, Name, Sha256, Uuid
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.records import Count, Label, Positive, Record, Scalar, Text, TimeNs
+
+MAX_BATCH_RECORDS = 1000
+MAX_PAYLOAD_BYTES = 1_000_000
+"""Larger messages are refused by both sides before they are parsed."""
+
+
+class Message(BaseModel):
+    """What all messages share: immutable; unknown fields are ignored, so that a newer peer may say
+    more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Status(Message):
+    """Birth (online) and will (offline) of one agent process; retained."""
+
+    online: bool
+    boot_id: Uuid
+    agent_version: Label
+    started_ns: TimeNs
+
+
+class Hardware(Message):
+    """What the device is; a field is absent where the device does not say."""
+
+    arch: Label
+    os: Label
+    kernel: Label
+    hostname: Label
+    cpu_model: Label | None = None
+    board: Label | None = None
+    cores_physical: Count | None = None
+    cores_logical: Count | None = None
+    mem_total_bytes: Count | None = None
+    machine_id: Label | None = None
+    """Digest of the OS's machine id: equal for two agents on one machine, and only then."""
+
+
+class BackendInfo(Message):
+    """One backend as its `probe` sees it."""
+
+    name: Label
+    available: bool
+    version: Label | None = None
+    reason: Text | None = None
+    """Why it is not available."""
+    hint: Text | None = None
+    """What would make it so."""
+
+
+class ModelInfo(Message):
+    """One model file in the device's store."""
+
+    name: Label
+    sha256: Sha256
+    bytes: Count
+    architecture: Label | None = None
+    parameters: Count | None = None
+    quantization: Label | None = None
+    bits_per_weight: Positive | None = None
+    origin_sha256: Sha256 | None = None
+    """Digest of the file whose weights these are; its own for a file that was not converted."""
+
+
+class SensorInfo(Message):
+    """One sensor: what it would report and where the numbers come from."""
+
+    name: Label
+    available: bool
+    source: Label
+    fields: tuple[Label, ...] = ()
+
+
+class KnownJob(Message):
+    """A job as the device knows it."""
+
+    job_id: JobId
+    attempt: Count
+    state: JobState
+
+
+class Inventory(Message):
+    """What a device is and has; retained, sent again when it changes."""
+
+    boot_id: Uuid
+    time_ns: TimeNs
+    agent_version: Label
+    python_version: Label
+    tags: tuple[Name, ...] = ()
+    hardware: Hardware
+    backends: tuple[BackendInfo, ...] = ()
+    models: tuple[ModelInfo, ...] = ()
+    sensors: tuple[SensorInfo, ...] = ()
+    allowed_backends: tuple[Label, ...] = ()
+    allowed_sources: tuple[Label, ...] = ()
+    """Prefixes of model references that the device's owner allows."""
+    jobs: tuple[KnownJob, ...] = ()
+
+
+class Envelope(Message):
+    """A record with its place in the outbox."""
+
+    seq: Annotated[int, Field(ge=1, lt=2**63)]
+    record: Record
+
+
+class Batch(Message):
+    """Records of one outbox; `epoch` names the outbox, so that a new one may count from 1."""
+
+    epoch: Uuid
+    records: Annotated[tuple[Envelope, ...], Field(max_length=MAX_BATCH_RECORDS)]
+
+
+def _ordered(span: tuple[int, int]) -> tuple[int, int]:
+    if span[0] > span[1]:
+        raise ValueError("a range's first seq must not be after its last")
+    return span
+
+
+SeqRange = Annotated[
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(lt=2**63)]], AfterValidator(_ordered)
+]
+"""First and last `seq`, both included."""
+
+
+class Ack(Message):
+    """Ranges of one outbox that are durably written (or can never be, and were dead-lettered)."""
+
+    epoch: Uuid
+    ranges: Annotated[tuple[SeqRange, ...], Field(max_length=MAX_BATCH_RECORDS)]
+
+
+class ModelSpec(Message):
+    """The model of a job.
+
+    `ref` is one of `path:NAME` (a file in the device's model store), `https://...`,
+    `hf://owner/repo/file` or `pypi://package==version/member`. Where `quantization` differs from
+    what the file holds, the device derives it once and keeps the result.
+    """
+
+    name: Name
+    ref: Annotated[str, Field(max_length=1024)]
+    sha256: Sha256 | None = None
+    quantization: Label | None = None
+
+
+class Options(Message):
+    """Engine options of a job; None leaves the choice to the backend's documented default."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    context_tokens: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
+    batch_tokens: Annotated[int, Field(ge=1, le=65536)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    ignore_eos: bool = True
+    """Generate exactly what was asked, so that every engine does the same work."""
+
+
+class Workload(Message):
+    """What is asked in one session: `single` asks one prompt, `multi` all, one after another."""
+
+    name: Name
+    kind: Literal["single", "multi"]
+    prompts: Annotated[tuple[Annotated[str, Field(max_length=200_000)], ...], Field(min_length=1)]
+    output_tokens: Annotated[int, Field(ge=1, le=65536)] = 64
+    warmup: Annotated[int, Field(ge=0, le=100)] = 1
+    repetitions: Annotated[int, Field(ge=1, le=10_000)] = 5
+
+
+class Timeouts(Message):
+    """Deadlines; a job past its own is TIMED_OUT, a load or trial past theirs FAILED."""
+
+    load_s: Annotated[float, Field(gt=0)] = 600.0
+    trial_s: Annotated[float, Field(gt=0)] = 900.0
+    job_s: Annotated[float, Field(gt=0)] = 7200.0
+
+
+class QuietGate(Message):
+    """What the machine must be before a job starts; past `timeout_s` trials are SUSPECT."""
+
+    cpu_percent_max: Annotated[float, Field(gt=0, le=100)] = 20.0
+    temperature_c_max: Annotated[float, Field(gt=0, le=150)] | None = None
+    timeout_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+class JobSpec(Message):
+    """Everything a device needs to run one job: choices and numbers, never a command or code."""
+
+    job_id: JobId
+    campaign_id: Name
+    backend: Name
+    model: ModelSpec
+    options: Options = Options()
+    labels: dict[str, Scalar] = Field(default_factory=dict)
+    """The cell's options as the campaign file gave them; copied into every record."""
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
+    timeouts: Timeouts = Timeouts()
+    quiet_gate: QuietGate = QuietGate()
+    resume: bool = True
+    """After an interruption go on at the first trial not recorded; else the job FAILED."""
+
+
+class Assignment(Message):
+    """The desired state of one job; retained until the job is terminal."""
+
+    desired: Literal["run", "cancel"]
+    job: JobSpec

@@ -1,0 +1,192 @@
+"""Every metric as data: name, unit, how to show it, its formula. Feeds store, reports and docs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["s", "bytes", "bytes/s", "%", "tokens/s", "tokens", "Hz", "°C", "W", "J", "g", "1"]
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity.
+
+    Attributes:
+        name: the field's name in records, store, dashboards and reports.
+        unit: of the stored number.
+        title: what people read.
+        better: which direction is good, for colouring and ranking.
+        description: what it is, and when it is absent.
+        formula: how it is computed, where it is.
+        display_unit: unit shown to people; `display_scale` turns the stored number into it.
+        display_scale: multiply the stored number by this to show it.
+        digits: decimals shown.
+    """
+
+    name: str
+    unit: Unit
+    title: str
+    better: Better
+    description: str
+    formula: str | None = None
+    display_unit: str = ""
+    display_scale: float = 1.0
+    digits: int = 2
+
+    def show(self, value: float | None) -> str:
+        """Return the number as people read it, without the unit; `-` when absent."""
+        return "-" if value is None else f"{value * self.display_scale:,.{self.digits}f}"
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit that belongs to `show`."""
+        return self.display_unit or self.unit
+
+
+def _ms(name: str, title: str, description: str, formula: str | None = None) -> Metric:
+    return Metric(name, "s", title, "lower", description, formula, "ms", 1e3, 1)
+
+
+def _mib(name: str, title: str, description: str, better: Better = "lower") -> Metric:
+    return Metric(name, "bytes", title, better, description, None, "MiB", 1 / 2**20, 1)
+
+
+def _percent(name: str, title: str, description: str, better: Better = "neither") -> Metric:
+    return Metric(name, "%", title, better, description, digits=1)
+
+
+_LATENCY = (
+    _ms(
+        "ttft_s",
+        "TTFT",
+        "Time to first token: from handing the prompt to the backend until the first generated "
+        "token is out. Absent when no token came.",
+    ),
+    _ms(
+        "tpot_s",
+        "TPOT",
+        "Time per output token after the first. Absent for fewer than two tokens.",
+        "(t_last - t_first) / (output_tokens - 1)",
+    ),
+    Metric(
+        "prefill_tps",
+        "tokens/s",
+        "Prefill",
+        "higher",
+        "Prompt tokens evaluated per second until the first token.",
+        "prompt_tokens_evaluated / ttft_s",
+        digits=1,
+    ),
+    Metric(
+        "decode_tps",
+        "tokens/s",
+        "Decode",
+        "higher",
+        "Generated tokens per second after the first. Absent for fewer than two tokens.",
+        "1 / tpot_s",
+        digits=1,
+    ),
+    _ms("itl_p50_s", "ITL p50", "Median inter-token latency of one trial."),
+    _ms("itl_p95_s", "ITL p95", "95th percentile of the inter-token latencies of one trial."),
+    _ms("itl_p99_s", "ITL p99", "99th percentile of the inter-token latencies of one trial."),
+    Metric(
+        "latency_s",
+        "s",
+        "Latency",
+        "lower",
+        "The whole request: from handing over the prompt until generation ended.",
+        digits=3,
+    ),
+    Metric("load_s", "s", "Load", "lower", "Model load until ready to take a prompt.", digits=3),
+    Metric(
+        "latency_cold_s",
+        "s",
+        "Cold latency",
+        "lower",
+        "What somebody waits who starts the engine for one question.",
+        "load_s + latency_s of the first request after the load",
+        digits=3,
+    ),
+    Metric(
+        "session_latency_s",
+        "s",
+        "Session latency",
+        "lower",
+        "All prompts of a multi-prompt session, one after another.",
+        "sum of latency_s over the prompts of one repetition",
+        digits=3,
+    ),
+    _ms("engine_prefill_s", "Engine prefill", "Prefill time by the engine's own clock."),
+    _ms("engine_decode_s", "Engine decode", "Decode time by the engine's own clock."),
+)
+
+_CPU = (
+    _percent("cpu_percent", "CPU", "Of the whole machine, 0 to 100."),
+    _percent("cpu_percent_mean", "CPU mean", "Whole machine, mean over the trial's window."),
+    _percent("cpu_percent_p95", "CPU p95", "Whole machine, 95th percentile of the samples."),
+    _percent("cpu_percent_max", "CPU max", "Whole machine, highest sample."),
+    _percent("cpu_percent_before", "CPU before", "Whole machine, just before the trial."),
+    _percent("backend_cpu_percent", "Backend CPU", "Process tree of the backend; 100 = one core."),
+    _percent("backend_cpu_percent_mean", "Backend CPU mean", "Mean over the trial's window."),
+    _percent("backend_cpu_percent_p95", "Backend CPU p95", "95th percentile of the samples."),
+    _percent("backend_cpu_percent_max", "Backend CPU max", "Highest sample of the window."),
+    _percent(
+        "cpu_steal_percent", "CPU steal", "Share of machine time the hypervisor took.", "lower"
+    ),
+    _percent("cpu_steal_percent_mean", "CPU steal mean", "Over the trial's window.", "lower"),
+    _percent("agent_cpu_percent", "Agent CPU", "fleetmark's own process; 100 = one core.", "lower"),
+    Metric("load_1m", "1", "Load 1 min", "neither", "Load average over one minute."),
+    Metric("load_5m", "1", "Load 5 min", "neither", "Load average over five minutes."),
+    Metric(
+        "cpu_freq_hz", "Hz", "Frequency", "neither", "Mean over the cores.", None, "MHz", 1e-6, 0
+    ),
+    Metric(
+        "cpu_freq_hz_min",
+        "Hz",
+        "Lowest frequency",
+        "higher",
+        "Lowest sample of the trial's window.",
+        None,
+        "MHz",
+        1e-6,
+        0,
+    ),
+)
+
+_MEMORY = (
+    _mib("rss_bytes", "RSS", "Backend's process tree, children included; in a trial, the peak."),
+    _mib(
+        "rss_file_bytes",
+        "RSS file-backed",
+        "The part of RSS that is memory-mapped files (mmapped weights).",
+        "neither",
+    ),
+    _mib("pss_bytes", "PSS", "RSS with shared pages divided by their users; in a trial, the peak."),
+    _mib("agent_rss_bytes", "Agent RSS", "fleetmark's own process."),
+    _mib("mem_total_bytes", "RAM", "Installed memory.", "neither"),
+    _mib("mem_available_bytes", "RAM available", "What could be had without swapping.", "higher"),
+    _percent("mem_used_percent", "RAM used", "1 - available / total, of the machine.", "lower"),
+    _percent("mem_used_percent_mean", "RAM used", "Mean over the trial's window.", "lower"),
+    _percent("mem_used_percent_max", "RAM used max", "Highest sample of the window.", "lower"),
+    _mib("swap_used_bytes", "Swap used", "Of the machine."),
+    _mib("swap_in_bytes", "Swapped in", "Since the sample before; in a trial, over its window."),
+)
+
+_WORLD = (
+    Metric("temperature_c", "°C", "Temperature", "lower", "Hottest CPU or SoC sensor.", digits=1),
+    Metric(
+        "temperature_c_max", "°C", "Temperature max", "lower", "Over the trial's window.", digits=1
+    ),
+    _mib("disk_free_bytes", "Disk free", "Where the agent keeps its state.", "higher"),
+    Metric("disk_read_bytes_per_s", "bytes/s", "Disk read", "neither", "All disks."),
+    Metric("disk_write_bytes_per_s", "bytes/s", "Disk write", "neither", "All disks."),
+    Metric("net_rx_bytes_per_s", "bytes/s", "Net in", "neither", "All interfaces but loopback."),
+    Metric("net_tx_bytes_per_s", "bytes/s", "Net out", "neither", "All interfaces but loopback."),
+    Metric("power_w", "W", "Power", "lower", "Of the board or package; see the sensor's source."),
+    Metric("energy_j", "J", "Energy", "lower", "Over the trial's window; see `energy_source`."),
+)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*_LATENCY, *_CPU, *_MEMORY, *_WORLD)
+}
+"""Every metric by name."""
