@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from fleetmark_protocol.errors import ContractError
-from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, Batch, Envelope
+from fleetmark_protocol.messages import MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES, Batch, Envelope
 
 M = TypeVar("M", bound=BaseModel)
+
+_MANY_PROBLEMS = 100
+_MAX_REASON = 500
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A piece of a batch that is no record; `seq` is None where not even that could be read."""
+    """A piece of a batch that is no record; `seq` is None if unreadable or another's."""
 
     seq: int | None
     reason: str
@@ -32,8 +35,14 @@ class DecodedBatch:
 
 
 def encode(message: BaseModel) -> bytes:
-    """Return the message as JSON in UTF-8, absent fields left out."""
-    return message.model_dump_json(exclude_none=True).encode()
+    """Return the message as JSON in UTF-8, absent fields left out.
+
+    Raises:
+        ContractError: larger than a message may be; the other side would refuse it.
+    """
+    payload = message.model_dump_json(exclude_none=True).encode()
+    _check_size(payload)
+    return payload
 
 
 def encode_batch(epoch: str, items: Iterable[tuple[int, bytes]]) -> bytes:
@@ -47,12 +56,20 @@ def encode_batch(epoch: str, items: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 def describe(error: ValidationError) -> str:
-    """Return the first problems of a validation error in one line, without the input itself."""
+    """Return the first problems of a validation error in one short line, without the input itself.
+
+    The line is fit for a log: names of fields are the sender's words, so it is cut and stripped
+    of control characters.
+    """
+    if error.error_count() > _MANY_PROBLEMS:
+        # Pydantic can only list all of them, and somebody may have sent a hundred thousand.
+        return f"{error.error_count()} problems"
     parts = [
-        f"{'.'.join(str(step) for step in problem['loc']) or 'message'}: {problem['msg']}"
+        f"{'.'.join(str(step)[:80] for step in problem['loc']) or 'message'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_input=False)[:3]
     ]
-    return "; ".join(parts)
+    line = "; ".join(parts)[:_MAX_REASON]
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def decode(kind: type[M], payload: bytes) -> M:
@@ -63,7 +80,7 @@ def decode(kind: type[M], payload: bytes) -> M:
     """
     _check_size(payload)
     try:
-        return kind.model_validate_json(payload)
+        return kind.model_validate_json(payload, strict=True)
     except ValidationError as error:
         raise ContractError(f"not a valid {kind.__name__}: {describe(error)}") from error
 
@@ -71,14 +88,19 @@ def decode(kind: type[M], payload: bytes) -> M:
 def decode_batch(payload: bytes) -> DecodedBatch:
     """Return what can be read of a data message, the bad records apart with their reasons.
 
+    No `seq` comes twice in the result: of records that claim the same one the first counts, and
+    the others are bad without a `seq`, so that acknowledging the bad frees none of the good.
+
     Raises:
-        ContractError: not even epoch and list of records can be read.
+        ContractError: not even epoch and list of records can be read, or there are too many.
     """
     _check_size(payload)
     try:
-        batch = Batch.model_validate_json(payload)
+        batch = Batch.model_validate_json(payload, strict=True)
     except ValidationError as error:
         return _salvage(payload, describe(error))
+    if len({envelope.seq for envelope in batch.records}) < len(batch.records):
+        return _salvage(payload, "a seq comes twice")
     return DecodedBatch(batch.epoch, list(batch.records))
 
 
@@ -86,25 +108,40 @@ def _salvage(payload: bytes, reason: str) -> DecodedBatch:
     """Read a batch that failed as a whole record by record."""
     try:
         loose = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        epoch = Batch.model_validate({**loose, "records": ()}, strict=True).epoch
+        texts = [(item, json.dumps(item)) for item in _items(loose)]
+    except (ValueError, TypeError, RecursionError) as error:
         raise ContractError(f"not a valid Batch: {reason}") from error
-    items = loose.get("records") if isinstance(loose, dict) else None
-    try:
-        epoch = Batch.model_validate({**loose, "records": []}).epoch
-    except (ValidationError, TypeError) as error:
-        raise ContractError(f"not a valid Batch: {reason}") from error
-    if not isinstance(items, list):
-        raise ContractError(f"not a valid Batch: {reason}")
-    good: list[Envelope] = []
+    good: dict[int, Envelope] = {}
     bad: list[BadRecord] = []
-    for item in items:
-        raw = json.dumps(item)
+    for item, raw in texts:
         try:
-            # From JSON text, as the whole batch was: the lax rules of Python input differ.
-            good.append(Envelope.model_validate_json(raw))
+            # From JSON text, as the whole batch was: the rules of Python input differ.
+            envelope = Envelope.model_validate_json(raw, strict=True)
         except ValidationError as error:
             bad.append(BadRecord(_seq(item), describe(error), raw))
-    return DecodedBatch(epoch, good, bad)
+            continue
+        if good.setdefault(envelope.seq, envelope) is not envelope:
+            bad.append(BadRecord(None, f"seq {envelope.seq} came before in this batch", raw))
+    claimed = set(good)
+    for index, piece in enumerate(bad):
+        if piece.seq in claimed:
+            bad[index] = replace(piece, seq=None)
+        elif piece.seq is not None:
+            claimed.add(piece.seq)
+    return DecodedBatch(epoch, list(good.values()), bad)
+
+
+def _items(loose: object) -> list[object]:
+    """Return the records of a loosely parsed batch.
+
+    Raises:
+        ValueError: there is no list of them, or it is too long.
+    """
+    items = loose.get("records") if isinstance(loose, dict) else None
+    if not isinstance(items, list) or len(items) > MAX_BATCH_RECORDS:
+        raise ValueError("no list of records, or too many")
+    return items
 
 
 def _seq(item: object) -> int | None:

@@ -6,11 +6,12 @@ from typing import ClassVar
 class FleetmarkError(Exception):
     """Base of all; `code` is stable (logs, wire, docs), `retryable` says if trying again may help.
 
-    `hint` tells the reader what to do about it, where there is something to do.
+    `remedy` is what a reader can do about an error of this type; `hint` what about this very one.
     """
 
     code: ClassVar[str] = "FLEETMARK"
     retryable: ClassVar[bool] = False
+    remedy: ClassVar[str] = "Read the message; if it says nothing, report it with the log."
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -25,12 +26,14 @@ class ConfigError(FleetmarkError):
     """The user's input (config, campaign file, flag) is wrong: exit code 2."""
 
     code = "CONFIG"
+    remedy = "Mend the file, variable or flag that the message names."
 
 
 class ContractError(FleetmarkError):
     """Something on the wire is not what the contract says."""
 
     code = "CONTRACT"
+    remedy = "Compare the versions of agent and collector; look into the dead-letter file."
 
 
 class Interrupted(FleetmarkError):
@@ -38,48 +41,56 @@ class Interrupted(FleetmarkError):
 
     code = "INTERRUPTED"
     retryable = True
+    remedy = "Nothing: the job goes on by itself where it may; else run it again."
 
 
 class Canceled(FleetmarkError):
     """Somebody asked for it to stop."""
 
     code = "CANCELED"
+    remedy = "Nothing: somebody wanted it so."
 
 
 class SourceNotAllowed(FleetmarkError):
     """A job asks for a backend or a model source that the device's owner did not allow."""
 
     code = "SOURCE_NOT_ALLOWED"
+    remedy = "Let the device's owner allow it in the agent's settings, or ask for another."
 
 
 class BackendError(FleetmarkError):
     """An engine or its model failed; the job fails, the agent goes on."""
 
     code = "BACKEND"
+    remedy = "Read the message: it is the engine's own."
 
 
 class BackendUnavailable(BackendError):
     """The engine is not installed on this device."""
 
     code = "BACKEND_UNAVAILABLE"
+    remedy = "Install the engine on the device; `fleetmark-agent doctor` says how."
 
 
 class ModelNotFound(BackendError):
     """The model is neither in the store nor where its reference points."""
 
     code = "MODEL_NOT_FOUND"
+    remedy = "Check the reference for typing mistakes, or put the file into the model store."
 
 
 class ModelRejected(BackendError):
     """The model is there but cannot be used: wrong digest, truncated, wrong format."""
 
     code = "MODEL_REJECTED"
+    remedy = "Fetch the file again, correct its SHA-256, or take one the engine can read."
 
 
 class ModelTooLarge(ModelRejected):
     """The model does not fit in this device's memory or in the store's quota."""
 
     code = "MODEL_TOO_LARGE"
+    remedy = "Take a smaller model or quantization, free memory, or raise the quota."
 
 
 class DownloadFailed(BackendError):
@@ -87,18 +98,21 @@ class DownloadFailed(BackendError):
 
     code = "DOWNLOAD_FAILED"
     retryable = True
+    remedy = "Check the device's way to the network; run the job again."
 
 
 class PromptTooLong(BackendError):
     """Prompt and requested output do not fit in the context."""
 
     code = "PROMPT_TOO_LONG"
+    remedy = "Raise `context_tokens`, shorten the prompt, or ask for fewer output tokens."
 
 
 class OutOfMemory(BackendError):
     """The worker ran out of memory or was killed for it."""
 
     code = "OUT_OF_MEMORY"
+    remedy = "Take a smaller model, quantization or context; stop what else needs memory."
 
 
 class BackendCrashed(BackendError):
@@ -106,18 +120,46 @@ class BackendCrashed(BackendError):
 
     code = "BACKEND_CRASHED"
     retryable = True
+    remedy = "Read the engine's last words in the message; try another version of it."
 
 
 class BackendTimeout(BackendError):
     """A load or a trial went past its deadline and was killed."""
 
     code = "BACKEND_TIMEOUT"
+    remedy = "Raise the campaign's timeouts, or ask for less."
+
+
+class JobTimedOut(BackendTimeout):
+    """The job's own deadline passed, not one trial's."""
+
+    code = "JOB_TIMED_OUT"
+    remedy = "Raise the campaign's `timeouts.job_s`, or ask for fewer trials."
+
+
+class DeviceSilent(FleetmarkError):
+    """The device did not answer in time, and the centre gave its job up."""
+
+    code = "DEVICE_SILENT"
+    retryable = True
+    remedy = (
+        "See whether the device has power and network;"
+        " `fleetmark devices` says when it was last heard."
+    )
+
+
+class CampaignTimedOut(FleetmarkError):
+    """The campaign's own deadline passed before the job was done."""
+
+    code = "CAMPAIGN_TIMED_OUT"
+    remedy = "Raise the campaign's own time limit, or ask for less."
 
 
 class StoreError(FleetmarkError):
     """Something could not be written or read."""
 
     code = "STORE"
+    remedy = "Read the message: it is the store's own."
 
 
 class StoreUnavailable(StoreError):
@@ -125,18 +167,21 @@ class StoreUnavailable(StoreError):
 
     code = "STORE_UNAVAILABLE"
     retryable = True
+    remedy = "See whether disk or database are there; nothing is lost meanwhile."
 
 
 class OutboxFull(StoreUnavailable):
     """The outbox's disk is full, or nothing in it may be dropped for a new record."""
 
     code = "OUTBOX_FULL"
+    remedy = "Free disk on the device, or bring its collector back; raise `outbox.max_bytes`."
 
 
 class PartialWrite(StoreError):
     """Some records were written and some can never be."""
 
     code = "PARTIAL_WRITE"
+    remedy = "Look into the dead-letter file for what the store refused."
 
     def __init__(self, message: str, *, accepted: list[int], rejected: dict[int, str]) -> None:
         """Say which.

@@ -6,7 +6,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fleetmark_protocol.ids import JobId, Name, Sha256, Uuid
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.records import Count, Label, Positive, Record, Scalar, Text, TimeNs
+from fleetmark_protocol.records import (
+    NO_NUL,
+    Count,
+    Label,
+    Many,
+    Positive,
+    Record,
+    Scalars,
+    Text,
+    TimeNs,
+)
 
 MAX_BATCH_RECORDS = 1000
 MAX_PAYLOAD_BYTES = 1_000_000
@@ -17,7 +27,7 @@ class Message(BaseModel):
     """What all messages share: immutable; unknown fields are ignored, so that a newer peer may say
     more."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Status(Message):
@@ -77,7 +87,7 @@ class SensorInfo(Message):
     name: Label
     available: bool
     source: Label
-    fields: tuple[Label, ...] = ()
+    fields: Many[Label] = ()
 
 
 class KnownJob(Message):
@@ -95,15 +105,15 @@ class Inventory(Message):
     time_ns: TimeNs
     agent_version: Label
     python_version: Label
-    tags: tuple[Name, ...] = ()
+    tags: Many[Name] = ()
     hardware: Hardware
-    backends: tuple[BackendInfo, ...] = ()
-    models: tuple[ModelInfo, ...] = ()
-    sensors: tuple[SensorInfo, ...] = ()
-    allowed_backends: tuple[Label, ...] = ()
-    allowed_sources: tuple[Label, ...] = ()
+    backends: Many[BackendInfo] = ()
+    models: Many[ModelInfo] = ()
+    sensors: Many[SensorInfo] = ()
+    allowed_backends: Many[Label] = ()
+    allowed_sources: Many[Label] = ()
     """Prefixes of model references that the device's owner allows."""
-    jobs: tuple[KnownJob, ...] = ()
+    jobs: Many[KnownJob] = ()
 
 
 class Envelope(Message):
@@ -117,7 +127,7 @@ class Batch(Message):
     """Records of one outbox; `epoch` names the outbox, so that a new one may count from 1."""
 
     epoch: Uuid
-    records: Annotated[tuple[Envelope, ...], Field(max_length=MAX_BATCH_RECORDS)]
+    records: Annotated[Many[Envelope], Field(max_length=MAX_BATCH_RECORDS)]
 
 
 def _ordered(span: tuple[int, int]) -> tuple[int, int]:
@@ -136,7 +146,10 @@ class Ack(Message):
     """Ranges of one outbox that are durably written (or can never be, and were dead-lettered)."""
 
     epoch: Uuid
-    ranges: Annotated[tuple[SeqRange, ...], Field(max_length=MAX_BATCH_RECORDS)]
+    ranges: Annotated[Many[SeqRange], Field(max_length=MAX_BATCH_RECORDS)]
+
+
+Prompt = Annotated[str, Field(max_length=200_000, pattern=NO_NUL)]
 
 
 class ModelSpec(Message):
@@ -148,7 +161,7 @@ class ModelSpec(Message):
     """
 
     name: Name
-    ref: Annotated[str, Field(max_length=1024)]
+    ref: Annotated[str, Field(max_length=1024, pattern=NO_NUL)]
     sha256: Sha256 | None = None
     quantization: Label | None = None
 
@@ -170,7 +183,7 @@ class Workload(Message):
 
     name: Name
     kind: Literal["single", "multi"]
-    prompts: Annotated[tuple[Annotated[str, Field(max_length=200_000)], ...], Field(min_length=1)]
+    prompts: Annotated[Many[Prompt], Field(min_length=1)]
     output_tokens: Annotated[int, Field(ge=1, le=65536)] = 64
     warmup: Annotated[int, Field(ge=0, le=100)] = 1
     repetitions: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -200,9 +213,9 @@ class JobSpec(Message):
     backend: Name
     model: ModelSpec
     options: Options = Options()
-    labels: dict[str, Scalar] = Field(default_factory=dict)
+    labels: Scalars = Field(default_factory=dict)
     """The cell's options as the campaign file gave them; copied into every record."""
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
+    workloads: Annotated[Many[Workload], Field(min_length=1)]
     timeouts: Timeouts = Timeouts()
     quiet_gate: QuietGate = QuietGate()
     resume: bool = True

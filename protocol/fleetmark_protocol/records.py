@@ -6,29 +6,96 @@ Unknown fields are kept as they came (a newer agent may send more than this vers
 long as they are plain numbers, strings or booleans.
 """
 
+import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 from fleetmark_protocol.ids import JobId, Name, Sha256, TrialId, Uuid
 from fleetmark_protocol.jobs import JobState
 
-Scalar = bool | int | float | str | None
-Count = Annotated[int, Field(ge=0)]
+MAX_SCALARS = 64
+"""Unknown fields a record may have, and options, labels or data."""
+
+MAX_TEXT = 4096
+
+NO_NUL = r"^[^\x00]*$"
+"""Databases and C libraries end a string at NUL: two texts would become one."""
+
+
+class _OneError:
+    """One problem for a value that fits no member of a union, instead of one per member."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = cast(core_schema.UnionSchema, handler(source))
+        return {
+            **schema,
+            "custom_error_type": "plain_value",
+            "custom_error_message": "Input should be a plain number, short text or truth value",
+        }
+
+
+Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,64}$")]
+ScalarText = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=NO_NUL)]
+Label = Annotated[str, Field(max_length=256, pattern=NO_NUL)]
+Scalar = (
+    Annotated[
+        Annotated[int, Field(ge=-(2**63), lt=2**63)] | bool | Finite | ScalarText, _OneError()
+    ]
+    | None
+)
+"""A plain value; a whole number beyond 64 bits becomes a float."""
+
+Scalars = Annotated[dict[Key, Scalar], Field(max_length=MAX_SCALARS)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=4096)]
-Label = Annotated[str, Field(max_length=256)]
 TimeNs = Annotated[int, Field(ge=0, lt=2**63)]
+
+_UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
+_EXTRA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+def clip(text: str, length: int = MAX_TEXT) -> str:
+    """Return foreign text (an engine's output, an exception's message) as `Text` takes it.
+
+    NULs and lone surrogates become U+FFFD; what is longer than `length` characters is cut.
+    """
+    return _UNPRINTABLE.sub("\ufffd", text[:length])
+
+
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
+"""Any number; the first wrong item is the end of it, a million wrong ones are not listed."""
 
 
 class WireModel(BaseModel):
-    """What all records share: immutable, unknown plain fields kept."""
+    """What all records share: immutable; unknown plain fields kept, as far as a store can bear."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, Scalar] = Field(init=False)
+
+    @model_validator(mode="after")
+    def _bound_extras(self) -> Self:
+        if self.__pydantic_extra__:
+            if len(self.__pydantic_extra__) > MAX_SCALARS:
+                raise ValueError(f"more than {MAX_SCALARS} unknown fields")
+            if not all(map(_EXTRA_NAME.fullmatch, self.__pydantic_extra__)):
+                raise ValueError("an unknown field whose name is no identifier of 64 characters")
+        return self
 
 
 class Verdict(StrEnum):
@@ -56,7 +123,7 @@ class TelemetryRecord(WireModel):
     job_id: JobId | None = None
     trial_id: TrialId | None = None
     cpu_percent: Percent | None = None
-    cpu_percent_per_core: tuple[Percent, ...] | None = None
+    cpu_percent_per_core: Annotated[Many[Percent], Field(max_length=1024)] | None = None
     cpu_steal_percent: Percent | None = None
     load_1m: Positive | None = None
     load_5m: Positive | None = None
@@ -87,14 +154,14 @@ class _Run(WireModel):
     time_ns: TimeNs
     campaign_id: Name
     job_id: JobId
-    attempt: Annotated[int, Field(ge=1)]
+    attempt: Annotated[int, Field(ge=1, lt=2**31)]
     backend: Label
     backend_version: Label | None = None
     model: Label
     model_sha256: Sha256 | None = None
     model_origin_sha256: Sha256 | None = None
     quantization: Label | None = None
-    options: dict[str, Scalar] = Field(default_factory=dict)
+    options: Scalars = Field(default_factory=dict)
     """The options of the cell, as the campaign file gave them (threads, context_tokens, ...)."""
 
 
@@ -165,7 +232,7 @@ class TrialRecord(_Run):
     energy_source: Literal["meter", "pmic", "rapl", "nvml", "model"] | None = None
     samples: Count | None = None
     verdict: Verdict
-    verdict_reasons: tuple[Label, ...] = ()
+    verdict_reasons: Annotated[Many[Label], Field(max_length=64)] = ()
     failure: Failure | None = None
 
 
@@ -196,7 +263,7 @@ class EventRecord(WireModel):
     code: Label
     message: Text
     job_id: JobId | None = None
-    data: dict[str, Scalar] = Field(default_factory=dict)
+    data: Scalars = Field(default_factory=dict)
 
 
 Record = Annotated[

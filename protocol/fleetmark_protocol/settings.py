@@ -1,17 +1,19 @@
 """How both sides read their settings: defaults < TOML file < environment < flags."""
 
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from fleetmark_protocol.errors import ConfigError
@@ -41,6 +43,16 @@ class BrokerSettings(Section):
     key_file: Path | None = None
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
 
+    @model_validator(mode="after")
+    def _no_password_in_clear(self) -> Self:
+        if self.username is not None and self.ca_file is None and not is_loopback(self.host):
+            raise ValueError(
+                f"would send a password to {self.host} in clear; set ca_file to turn TLS on"
+            )
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
     def password(self) -> SecretStr | None:
         """Read the password.
 
@@ -53,6 +65,14 @@ class BrokerSettings(Section):
             return SecretStr(self.password_file.read_text("utf-8").strip())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"broker.password_file: {error}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own, without asking any name server."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -102,6 +122,10 @@ def load(kind: type[S], file: Path | None, flags: Mapping[str, Any] | None = Non
         return bound(**_given(flags or {}))
     except ValidationError as error:
         raise ConfigError(_explain(kind, error, file)) from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"environment: {error}", hint=f"{ENV_PREFIX}... variables of lists and tables are JSON"
+        ) from error
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

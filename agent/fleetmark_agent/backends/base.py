@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fleetmark_protocol.errors import BackendError, PromptTooLong
 from fleetmark_protocol.messages import Options
 
 
@@ -108,3 +109,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model; may be called twice."""
+
+
+def check_length(prompt_tokens: int, output_tokens: int, context_tokens: int) -> None:
+    """Refuse before the engine is asked: engines differ in what they do with too much.
+
+    Raises:
+        BackendError: the prompt is empty.
+        PromptTooLong: prompt and output do not fit in the context.
+    """
+    if prompt_tokens == 0:
+        raise BackendError("the prompt has no tokens: there is nothing to evaluate")
+    if prompt_tokens + output_tokens > context_tokens:
+        raise PromptTooLong(
+            f"prompt of {prompt_tokens} tokens and {output_tokens} of output do not fit in a"
+            f" context of {context_tokens}"
+        )

@@ -1,0 +1,5 @@
+"""`python -m fleetmark_agent`: the same as the installed command."""
+
+from fleetmark_agent.cli.main import main
+
+main()

@@ -1,0 +1,88 @@
+"""An MQTT client made from the settings, and a trial connection for the doctor (paho-mqtt)."""
+
+import socket
+import ssl
+import threading
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from fleetmark_agent.config import AgentSettings
+from fleetmark_protocol.errors import ConfigError, StoreUnavailable
+
+
+def make_client(settings: AgentSettings, suffix: str = "") -> mqtt.Client:
+    """Return a client that is not connected yet.
+
+    Args:
+        settings: who we are; where and how to connect.
+        suffix: of the client id; two clients with one id would throw each other out.
+
+    Raises:
+        ConfigError: a certificate or password file cannot be read.
+    """
+    broker = settings.broker
+    client = mqtt.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=f"fleetmark-{settings.fleet}-{settings.device_id}{suffix}",
+        # The outbox is our session: what a broker queued for us would only come twice.
+        clean_session=True,
+    )
+    if broker.ca_file is not None:
+        try:
+            client.tls_set(
+                ca_certs=str(broker.ca_file),
+                certfile=None if broker.cert_file is None else str(broker.cert_file),
+                keyfile=None if broker.key_file is None else str(broker.key_file),
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"broker.ca_file, cert_file, key_file: {error}") from error
+    if broker.username is not None:
+        password = broker.password()
+        client.username_pw_set(
+            broker.username, None if password is None else password.get_secret_value()
+        )
+    return client
+
+
+def try_broker(settings: AgentSettings, timeout_s: float = 5.0) -> None:
+    """Connect once and disconnect.
+
+    Raises:
+        ConfigError: see `make_client`.
+        StoreUnavailable: the broker cannot be reached or does not take us; says why.
+    """
+    client = make_client(settings, "-doctor")
+    client.connect_timeout = timeout_s
+    answered = threading.Event()
+    refused: list[str] = []
+
+    def on_connect(_client: mqtt.Client, _data: Any, _flags: Any, code: Any, _props: Any) -> None:
+        if code.is_failure:
+            refused.append(str(code))
+        answered.set()
+
+    client.on_connect = on_connect
+    try:
+        client.connect(settings.broker.host, settings.broker.port, keepalive=10)
+    except socket.gaierror as error:
+        raise StoreUnavailable(
+            f"the name cannot be resolved ({error.strerror})", hint="check broker.host and DNS"
+        ) from error
+    except ssl.SSLError as error:
+        raise StoreUnavailable(f"TLS: {error}", hint="check broker.ca_file and the port") from error
+    except OSError as error:
+        raise StoreUnavailable(
+            str(error), hint="is the broker running (`fleetmark broker`), is a firewall between?"
+        ) from error
+    client.loop_start()
+    came = answered.wait(timeout_s)
+    client.disconnect()
+    client.loop_stop()
+    if refused:
+        raise StoreUnavailable(
+            f"it refused us: {refused[0]}", hint="check username and password_file"
+        )
+    if not came:
+        raise StoreUnavailable("no answer", hint="is it an MQTT broker that listens there?")

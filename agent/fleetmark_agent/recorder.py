@@ -1,0 +1,134 @@
+"""Puts results in the outbox together with what the job log must know, and waits for a full disk.
+
+A result and its mark are one transaction: a crash between them would lose a trial or run it twice.
+"""
+
+import time
+from collections.abc import Callable
+
+from fleetmark_agent.database import Database
+from fleetmark_agent.joblog import JobLog
+from fleetmark_agent.outbox import Outbox
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import Canceled, FleetmarkError, StoreUnavailable
+from fleetmark_protocol.messages import JobSpec
+from fleetmark_protocol.records import EventRecord, Failure, JobRecord, LoadRecord, TrialRecord
+
+RETRY_S = 1.0
+
+
+class Recorder:
+    """Used by the runner's thread; `stopped` lets it give up when the agent ends."""
+
+    def __init__(
+        self, database: Database, outbox: Outbox, joblog: JobLog, stopped: Callable[[], bool]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            database: shared by the other two.
+            outbox: takes the records.
+            joblog: takes the marks.
+            stopped: asked while the disk does not take a record.
+        """
+        self._database = database
+        self._outbox = outbox
+        self.joblog = joblog
+        self._stopped = stopped
+        self._log = logs.get("recorder")
+
+    def load(self, record: LoadRecord) -> None:
+        """Record a model load."""
+        self._patiently(lambda: self._outbox.append(record))
+
+    def trial(self, record: TrialRecord) -> None:
+        """Record a trial and mark it done."""
+
+        def write() -> None:
+            self._outbox.append(record)
+            self.joblog.mark_trial(record.job_id, record.trial_id)
+
+        self._patiently(write)
+
+    def begin(self, spec: JobSpec, planned: int) -> int:
+        """Record that a job is IN_PROGRESS; return the number of the attempt."""
+        attempt = 0
+
+        def write() -> None:
+            nonlocal attempt
+            attempt = self.joblog.begin(spec.job_id)
+            done = len(self.joblog.marked_trials(spec.job_id))
+            self._outbox.append(
+                JobRecord.model_validate(
+                    {
+                        "time_ns": time.time_ns(),
+                        "campaign_id": spec.campaign_id,
+                        "job_id": spec.job_id,
+                        "attempt": attempt,
+                        "state": "IN_PROGRESS",
+                        "trials_recorded": done,
+                        "trials_planned": planned,
+                    }
+                )
+            )
+
+        self._patiently(write)
+        return attempt
+
+    def end(self, record: JobRecord) -> None:
+        """Record a job's terminal state."""
+
+        def write() -> None:
+            self.joblog.end(record)
+            self._outbox.append(record)
+
+        self._patiently(write)
+
+    def again(self, record: JobRecord) -> None:
+        """Say once more how a job ended, to a centre that asks as if it did not know."""
+        self._patiently(lambda: self._outbox.append(record))
+
+    def event(
+        self,
+        severity: str,
+        code: str,
+        message: str,
+        job_id: str | None = None,
+        **data: str | float | bool,
+    ) -> None:
+        """Record something an operator should see; on a full disk it is logged only."""
+        record = EventRecord.model_validate(
+            {
+                "time_ns": time.time_ns(),
+                "severity": severity,
+                "code": code,
+                "message": message,
+                "job_id": job_id,
+                "data": data,
+            }
+        )
+        try:
+            self._outbox.append(record)
+        except StoreUnavailable as error:
+            self._log.warning("event_not_recorded", code=code, error=str(error))
+
+    def _patiently(self, write: Callable[[], object]) -> None:
+        told = False
+        while True:
+            try:
+                with self._database.transaction(durable=True):
+                    write()
+            except StoreUnavailable as error:
+                if not told:
+                    self._log.error("result_waits_for_disk", error=str(error))
+                    told = True
+                if self._stopped():
+                    raise Canceled("stopped while a result waited for the disk") from error
+                time.sleep(RETRY_S)
+            else:
+                return
+
+
+def failure_of(error: FleetmarkError) -> Failure:
+    """Return an error as it goes on the wire."""
+    return Failure(code=error.code, message=str(error)[:4000], retryable=error.retryable)

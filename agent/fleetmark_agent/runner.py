@@ -1,0 +1,243 @@
+"""Takes assignments, runs one job at a time, and reports every change of its state."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from fleetmark_agent import gate
+from fleetmark_agent.backends.base import Availability
+from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.joblog import Entry
+from fleetmark_agent.models.store import ModelStore, StoredModel
+from fleetmark_agent.preflight import check_job
+from fleetmark_agent.recorder import Recorder, failure_of
+from fleetmark_agent.session import Session, Tools
+from fleetmark_agent.trials import plan
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import Canceled, FleetmarkError, Interrupted, JobTimedOut
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.messages import Assignment, JobSpec
+from fleetmark_protocol.records import Failure, JobRecord
+
+MAX_ATTEMPTS = 5
+"""A job that takes the agent down with it each time must not do so for ever."""
+
+
+class Runner:
+    """Owns the runner thread; `assign`, `withdraw` and `stop` come from others."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        tools: Tools,
+        recorder: Recorder,
+        models: ModelStore,
+        probe: Callable[[str], Availability],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Prepare; nothing runs before `start`.
+
+        Args:
+            settings: what the device's owner allows.
+            tools: passed on to sessions.
+            recorder: takes what happens to jobs.
+            models: finds, fetches and converts models.
+            probe: whether a backend can be used.
+            on_change: called when the inventory has changed (models, jobs).
+        """
+        self._settings = settings
+        self._tools = tools
+        self._recorder = recorder
+        self._joblog = recorder.joblog
+        self._models = models
+        self._probe = probe
+        self._on_change = on_change
+        self._log = logs.get("runner")
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._current: str | None = None
+        self._session: Session | None = None
+        self._canceled: set[str] = set()
+        self._interrupted: set[str] = set()
+        self._thread = threading.Thread(target=self._run_forever, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """Go on with what was open when the agent last ended."""
+        for entry in self._joblog.open_jobs():
+            if entry.state is JobState.IN_PROGRESS:
+                self._interrupted.add(entry.spec.job_id)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End now; the job under way goes on with its next trial after a restart."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+            if self._session is not None:
+                self._session.cancel()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def assign(self, assignment: Assignment) -> None:
+        """Take an assignment; the same one may come any number of times."""
+        job_id = assignment.job.job_id
+        entry = self._joblog.accept(assignment.job)
+        if entry.final is not None:
+            # The centre asks although the job has ended here: it has not heard, or has forgotten.
+            self._recorder.again(entry.final)
+        elif assignment.desired == "cancel":
+            self._cancel(job_id)
+        else:
+            with self._wake:
+                self._wake.notify()
+
+    def withdraw(self, job_id: str) -> None:
+        """Stop a job whose assignment the centre has cleared; nobody waits for it any more."""
+        entry = self._joblog.get(job_id)
+        if entry is not None and not entry.state.terminal:
+            self._cancel(job_id)
+
+    def current_job(self) -> str | None:
+        """Return the job under way."""
+        return self._current
+
+    def _cancel(self, job_id: str) -> None:
+        with self._wake:
+            self._canceled.add(job_id)
+            if self._current == job_id and self._session is not None:
+                self._session.cancel()
+            self._wake.notify()
+
+    # --- the runner's thread -------------------------------------------------------------------
+
+    def _run_forever(self) -> None:
+        while True:
+            jobs = self._joblog.open_jobs()
+            with self._wake:
+                if self._stopping:
+                    return
+                if not jobs:
+                    self._wake.wait(timeout=1.0)
+                    continue
+            entry = jobs[0]
+            self._current = entry.spec.job_id
+            try:
+                self._run_job(entry)
+            except Canceled:
+                # Only when the agent ends: the job is left as it is, and resumed.
+                self._log.info("job_parked", job_id=entry.spec.job_id)
+            except FleetmarkError as error:
+                self._log.error("job_not_recorded", job_id=entry.spec.job_id, error=str(error))
+                time.sleep(1)
+            finally:
+                self._current = None
+                self._canceled.discard(entry.spec.job_id)
+
+    def _run_job(self, entry: Entry) -> None:
+        spec, started = entry.spec, entry.state is JobState.IN_PROGRESS
+        self._log.info("job_started", job_id=spec.job_id, backend=spec.backend)
+        try:
+            if started:
+                self._check_interrupted(entry)
+            self._stop_if_asked(spec.job_id)
+            lock_file = self._settings.runner.lock_file or gate.default_lock_file()
+            with gate.machine_lock(lock_file, lambda: self._stopped(spec.job_id), self._waiting):
+                model = self._prepare(spec)
+                attempt = self._recorder.begin(spec, len(plan(spec)))
+                started = True
+                failure = self._measure(spec, attempt, model)
+        except Canceled as error:
+            if self._stopping:
+                raise
+            self._end(spec, JobState.CANCELED, failure_of(error))
+        except JobTimedOut as error:
+            self._end(spec, JobState.TIMED_OUT, failure_of(error))
+        except FleetmarkError as error:
+            self._end(spec, JobState.FAILED if started else JobState.REJECTED, failure_of(error))
+        else:
+            self._end(spec, JobState.FAILED if failure else JobState.SUCCEEDED, failure)
+
+    def _check_interrupted(self, entry: Entry) -> None:
+        """Report an attempt that the agent did not survive, and whether another is due.
+
+        Raises:
+            Interrupted: the job may not go on.
+        """
+        job_id = entry.spec.job_id
+        if job_id in self._interrupted:
+            self._interrupted.discard(job_id)
+            self._recorder.event(
+                "warning",
+                "job_interrupted",
+                f"attempt {entry.attempt} of {job_id} was interrupted",
+                job_id,
+                attempt=entry.attempt,
+            )
+        if not entry.spec.resume:
+            raise Interrupted(f"attempt {entry.attempt} was interrupted; the job may not resume")
+        if entry.attempt >= MAX_ATTEMPTS:
+            raise Interrupted(f"interrupted {entry.attempt} times")
+
+    def _prepare(self, spec: JobSpec) -> StoredModel:
+        check_job(spec, self._settings, self._probe)
+        model = self._models.ensure(
+            spec.model,
+            context_tokens=spec.options.context_tokens,
+            cancelled=lambda: self._stopped(spec.job_id),
+        )
+        self._on_change()
+        return model
+
+    def _measure(self, spec: JobSpec, attempt: int, model: StoredModel) -> Failure | None:
+        self._tools.sampler.set_job(spec.job_id)
+        try:
+            quiet = gate.wait_until_quiet(
+                spec.quiet_gate, self._tools.sampler.latest, lambda: self._stopped(spec.job_id)
+            )
+            session = Session(
+                self._tools,
+                self._recorder,
+                spec,
+                attempt,
+                model,
+                quiet=quiet,
+                stopped=lambda: self._stopped(spec.job_id),
+            )
+            with self._wake:
+                self._session = session
+            return session.run()
+        finally:
+            self._tools.sampler.set_job(None)
+            with self._wake:
+                self._session = None
+
+    def _end(self, spec: JobSpec, state: JobState, failure: Failure | None) -> None:
+        entry = self._joblog.get(spec.job_id)
+        record = JobRecord(
+            time_ns=time.time_ns(),
+            campaign_id=spec.campaign_id,
+            job_id=spec.job_id,
+            attempt=entry.attempt if entry else 0,
+            state=state,
+            trials_recorded=len(self._joblog.marked_trials(spec.job_id)),
+            trials_planned=len(plan(spec)),
+            failure=failure,
+        )
+        self._recorder.end(record)
+        self._log.info(
+            "job_ended",
+            job_id=spec.job_id,
+            state=str(state),
+            reason=failure.message if failure else None,
+        )
+        self._on_change()
+
+    def _stopped(self, job_id: str) -> bool:
+        return self._stopping or job_id in self._canceled
+
+    def _stop_if_asked(self, job_id: str) -> None:
+        if self._stopped(job_id):
+            raise Canceled("canceled before it began")
+
+    def _waiting(self) -> None:
+        self._log.info("waiting_for_machine", hint="another agent is measuring on this machine")

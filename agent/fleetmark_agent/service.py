@@ -1,0 +1,170 @@
+"""Puts the parts of an agent together, runs them until a signal comes, and takes them apart."""
+
+import fcntl
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fleetmark_agent.backends import registry
+from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.database import Database
+from fleetmark_agent.inventory import hardware, make_inventory
+from fleetmark_agent.joblog import JobLog
+from fleetmark_agent.link import Link
+from fleetmark_agent.models.store import ModelStore
+from fleetmark_agent.outbox import Outbox
+from fleetmark_agent.recorder import Recorder
+from fleetmark_agent.runner import Runner
+from fleetmark_agent.session import Tools
+from fleetmark_agent.telemetry.sampler import Sample, Sampler
+from fleetmark_agent.telemetry.sensors import all_sensors
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import ConfigError, StoreUnavailable
+from fleetmark_protocol.ids import new_uuid
+from fleetmark_protocol.messages import Inventory, Status
+from fleetmark_protocol.version import __version__
+
+
+@dataclass
+class _Parts:
+    """A running agent; taken apart in the order of `stop`."""
+
+    database: Database
+    outbox: Outbox
+    sampler: Sampler
+    link: Link
+    runner: Runner
+
+
+def run_agent(settings: AgentSettings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: another agent uses this state directory, or a setting cannot be used.
+        StoreUnavailable: the state directory cannot be written.
+    """
+    log = logs.get("service")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with _only_one(settings):
+        parts = _start(settings)
+        log.info(
+            "agent_started",
+            device=settings.device_id,
+            fleet=settings.fleet,
+            version=__version__,
+            state_dir=str(settings.state_dir),
+        )
+        ended.wait()
+        log.info("agent_stopping")
+        _stop(parts)
+    log.info("agent_stopped", backlog=parts.outbox.backlog().records)
+
+
+@contextmanager
+def _only_one(settings: AgentSettings) -> Iterator[None]:
+    """Hold the state directory; the kernel lets go however we die."""
+    file = settings.state_dir / "agent.lock"
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"state_dir {settings.state_dir}: {error.strerror}",
+            hint="choose a directory that this user can write, or make room on its disk",
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(handle, 32).decode("ascii", "replace").strip()
+            raise ConfigError(
+                f"another agent (pid {pid or 'unknown'}) uses state_dir {settings.state_dir}",
+                hint="give each agent a state_dir of its own",
+            ) from None
+        os.truncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _start(settings: AgentSettings) -> _Parts:
+    boot_id = new_uuid()
+    stopping = threading.Event()
+    database = Database(settings.outbox_file)
+    outbox = Outbox(database, settings.outbox.max_bytes)
+    joblog = JobLog(database)
+    recorder = Recorder(database, outbox, joblog, stopping.is_set)
+    models = ModelStore.from_settings(settings)
+    sensors = all_sensors(settings.telemetry.sensor_root, settings.state_dir)
+
+    def emit(sample: Sample, job_id: str | None, trial_id: str | None) -> None:
+        outbox.append(sample.to_record(boot_id, job_id, trial_id))
+
+    sampler = Sampler(
+        sensors, emit, settings.telemetry.interval_s, settings.telemetry.trial_interval_s
+    )
+
+    def inventory() -> Inventory:
+        return make_inventory(
+            settings=settings,
+            boot_id=boot_id,
+            time_ns=time.time_ns(),
+            hardware=hardware(settings.telemetry.sensor_root),
+            backends=registry.probe(settings.runner.allow_backends),
+            models=models.list(),
+            sensors=sampler.sensor_infos(),
+            jobs=joblog.known(),
+        )
+
+    status = Status(
+        online=True, boot_id=boot_id, agent_version=__version__, started_ns=time.time_ns()
+    )
+    link = Link(
+        settings,
+        outbox,
+        status,
+        on_assignment=lambda assignment: runner.assign(assignment),
+        on_withdrawn=lambda job_id: runner.withdraw(job_id),
+        # Spreads a fleet; nothing secret hangs on it.
+        rng=random.Random(boot_id),  # noqa: S311
+    )
+    tools = Tools(
+        sampler, link.hold, settings.state_dir / "logs", settings.runner.max_backend_bytes
+    )
+    runner = Runner(
+        settings,
+        tools,
+        recorder,
+        models,
+        probe=lambda name: registry.create(name).probe(),
+        on_change=lambda: link.announce(inventory()),
+    )
+    recorder.event("info", "agent_started", f"agent {__version__} started", boot_id=boot_id)
+    if database.healed_from is not None:
+        recorder.event(
+            "error",
+            "outbox_damaged",
+            f"the outbox was damaged and put aside as {database.healed_from.name}",
+        )
+    parts = _Parts(database, outbox, sampler, link, runner)
+    sampler.start()
+    link.start(inventory())
+    runner.start()
+    runner.on_stop = stopping.set
+    return parts
+
+
+def _stop(parts: _Parts) -> None:
+    """From the source to the wire, so that what is under way still reaches the outbox."""
+    parts.runner.stop()
+    parts.sampler.stop()
+    parts.link.stop()
+    parts.database.close()

@@ -1,0 +1,115 @@
+"""The process a backend lives in: takes commands as JSON lines, answers when the work is done.
+
+It measures and says nothing in between: what the parent hears of a trial comes after its end.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from fleetmark_agent.backends import registry
+from fleetmark_agent.backends.base import Backend, Completion, Token
+from fleetmark_protocol.errors import FleetmarkError, OutOfMemory
+from fleetmark_protocol.messages import Options
+
+PR_SET_PDEATHSIG = 1
+
+Answer = dict[str, Any]
+
+
+def main() -> int:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser(prog="fleetmark_agent.worker", description=__doc__)
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--answers-fd", type=int, required=True)
+    parser.add_argument("--parent-pid", type=int, required=True)
+    args = parser.parse_args()
+    _die_with(args.parent_pid)
+    with os.fdopen(args.answers_fd, "w", encoding="utf-8") as answers:
+        return _serve(args.backend, sys.stdin, answers)
+
+
+def _serve(name: str, commands: TextIO, answers: TextIO) -> int:
+    backend: Backend | None = None
+    for line in commands:
+        command = json.loads(line)
+        try:
+            backend = backend or registry.create(name)
+            answer = _COMMANDS[command["do"]](backend, command)
+        except MemoryError:
+            answer = _failure(OutOfMemory("the engine could not get memory"))
+        except FleetmarkError as error:
+            answer = _failure(error)
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes an answer
+            answer = {"failure": {"code": "BACKEND", "message": f"{type(error).__name__}: {error}"}}
+        json.dump(answer, answers)
+        answers.write("\n")
+        answers.flush()
+    if backend is not None:
+        backend.close()
+    return 0
+
+
+def _load(backend: Backend, command: dict[str, Any]) -> Answer:
+    report = backend.load(Path(command["model"]), Options.model_validate(command["options"]))
+    return asdict(report)
+
+
+def _generate(backend: Backend, command: dict[str, Any]) -> Answer:
+    options = Options.model_validate(command["options"])
+    steps: list[Token] = []
+    completion: Completion | None = None
+    # Everything the trial needs is made before the clock starts, and all that is made of the
+    # answer after it stopped.
+    stream = backend.generate(command["prompt"], command["output_tokens"], options)
+    start_ns = time.perf_counter_ns()
+    for item in stream:
+        if isinstance(item, Token):
+            steps.append(item)
+        else:
+            completion = item
+    end_ns = time.perf_counter_ns()
+    return {
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "token_times_ns": [step.time_ns for step in steps],
+        "token_counts": [step.count for step in steps],
+        "token_ids": [token for step in steps for token in step.ids],
+        "text": "".join(step.text for step in steps),
+        "completion": None if completion is None else asdict(completion),
+    }
+
+
+_COMMANDS: dict[str, Callable[[Backend, dict[str, Any]], Answer]] = {
+    "load": _load,
+    "generate": _generate,
+}
+
+
+def _failure(error: FleetmarkError) -> Answer:
+    return {"failure": {"code": error.code, "message": error.message, "retryable": error.retryable}}
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill us when the agent dies, and take the out-of-memory kill first."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        # It died before the kernel knew whom to watch.
+        os._exit(1)
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    except OSError:
+        # Without it the kernel still chooses; most likely the largest process, which is us.
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

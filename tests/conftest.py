@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests: a real broker, real weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines import smollm2
+from servers import Mosquitto
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """SmolLM2-135M in Q4_1, real weights."""
+    return smollm2()
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A running Mosquitto of this test's own."""
+    broker = Mosquitto(tmp_path).start()
+    yield broker
+    broker.kill()
