@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from ruamel.yaml import YAML
 
+from docs_fields import FIELDS
 from fleetmark_protocol import messages, metrics, records
 from fleetmark_protocol.ids import JOB_ID_PATTERN, NAME_PATTERN
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
@@ -65,17 +66,19 @@ def _described(schemas: dict[str, Json]) -> dict[str, Json]:
             text = field_text(name, field)
             if text:
                 body["description"] = text
+            if field == "kind" and "const" in body:
+                # The model fills it in for its maker; the reader tells records apart by it.
+                schema["required"] = ["kind", *schema.get("required", [])]
             if field in metrics.METRICS:
                 body["x-unit"] = metrics.METRICS[field].unit
     return schemas
 
 
 def field_text(model: str, field: str) -> str:
-    """Return what is known about a field: its docstring, or its metric's description."""
-    text = _FIELD_DOCS.get((model, field))
-    if text is None and field in metrics.METRICS:
-        text = metrics.METRICS[field].description
-    return text or ""
+    """Return what is known about a field: its metric's description, or its docstring."""
+    if field in metrics.METRICS:
+        return metrics.METRICS[field].description
+    return _FIELD_DOCS.get((model, field)) or FIELDS.get(field, "")
 
 
 def _field_docs() -> dict[tuple[str, str], str]:
@@ -158,7 +161,8 @@ def asyncapi() -> str:
     }
     out = io.StringIO()
     yaml = YAML()
-    yaml.width = 100
+    # Long lines are left to the reader: how they would be folded depends on the writer's version.
+    yaml.width = 100_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.ignore_aliases = lambda _: True
     yaml.dump(document, out)

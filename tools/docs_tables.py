@@ -22,14 +22,15 @@ def metrics_page() -> str:
             f"`{metric.name}`",
             metric.title,
             _unit(metric.unit),
-            f"{_unit(metric.shown_unit)}, {metric.digits} decimals",
+            _unit(metric.shown_unit),
+            str(metric.digits),
             "" if metric.better == "neither" else metric.better,
             metric.description,
             f"`{metric.formula}`" if metric.formula else "",
         )
         for metric in metrics.METRICS.values()
     ]
-    head = ("name", "title", "unit", "shown in", "better", "what it is", "formula")
+    head = ("name", "title", "unit", "shown in", "decimals", "better", "what it is", "formula")
     return f"""{NOTE}
 # Metrics
 
@@ -92,7 +93,7 @@ they are kept as they came."""
                 f"`{name}`",
                 _type_name(info.annotation),
                 _unit_of(name),
-                "yes" if info.is_required() else "",
+                "yes" if info.is_required() or name == "kind" else "",
                 field_text(model.__name__, name),
             )
             for name, info in model.model_fields.items()

@@ -39,6 +39,7 @@ class _Parts:
     sampler: Sampler
     link: Link
     runner: Runner
+    stopping: threading.Event
 
 
 def run_agent(settings: AgentSettings) -> None:
@@ -154,16 +155,16 @@ def _start(settings: AgentSettings) -> _Parts:
             "outbox_damaged",
             f"the outbox was damaged and put aside as {database.healed_from.name}",
         )
-    parts = _Parts(database, outbox, sampler, link, runner)
+    parts = _Parts(database, outbox, sampler, link, runner, stopping)
     sampler.start()
     link.start(inventory())
     runner.start()
-    runner.on_stop = stopping.set
     return parts
 
 
 def _stop(parts: _Parts) -> None:
     """From the source to the wire, so that what is under way still reaches the outbox."""
+    parts.stopping.set()
     parts.runner.stop()
     parts.sampler.stop()
     parts.link.stop()

@@ -13,7 +13,7 @@ from fleetmark_agent.models.store import StoredModel
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.telemetry.sampler import Sampler, Window
 from fleetmark_agent.trials import PlannedTrial, measured_fields, plan, sha256_text
-from fleetmark_agent.verdict import judge
+from fleetmark_agent.verdict import Observed, judge
 from fleetmark_agent.workerprocess import WorkerProcess
 from fleetmark_protocol.errors import BackendTimeout, Canceled, FleetmarkError, JobTimedOut
 from fleetmark_protocol.messages import JobSpec, Options
@@ -166,6 +166,7 @@ class Session:
         answer, window, error = self._timed(
             worker, command, self._spec.timeouts.trial_s, trial.trial_id
         )
+        fields: dict[str, Any]
         fields = measured_fields(answer) if error is None else {"failure": failure_of(error)}
         if before is not None:
             fields["cpu_percent_before"] = before.values.get("cpu_percent")
@@ -211,7 +212,7 @@ class Session:
             fields["latency_cold_s"] = self._load_s + fields["latency_s"]
             # Only the first request after a load is cold.
             self._load_s = None
-        verdict, reasons = judge(self._observed(fields, summary, window, trial))
+        verdict, reasons = judge(self._observed({**summary, **fields}, window, trial))
         return TrialRecord.model_validate(
             {
                 **self._run,
@@ -230,6 +231,30 @@ class Session:
                 "verdict": verdict,
                 "verdict_reasons": reasons,
             }
+        )
+
+    def _observed(
+        self, seen: dict[str, Any], window: Window, trial: PlannedTrial
+    ) -> Observed:
+        highest_hz = max(self._freq_hz_max or 0.0, window.cpu_freq_hz_max or 0.0)
+        self._freq_hz_max = highest_hz or None
+        return Observed(
+            failed="failure" in seen,
+            prompt_tokens=seen.get("prompt_tokens"),
+            prompt_tokens_evaluated=seen.get("prompt_tokens_evaluated"),
+            output_tokens=seen.get("output_tokens"),
+            output_tokens_requested=trial.workload.output_tokens,
+            ignore_eos=self._options.ignore_eos,
+            clock_step_s=window.clock_step_s,
+            swap_in_bytes=seen.get("swap_in_bytes"),
+            cpu_steal_percent_mean=seen.get("cpu_steal_percent_mean"),
+            cpu_freq_hz_min=seen.get("cpu_freq_hz_min"),
+            cpu_freq_hz_max_of_job=self._freq_hz_max,
+            quiet_before=self._quiet,
+            cores=psutil.cpu_count(),
+            cpu_percent_mean=seen.get("cpu_percent_mean"),
+            backend_cpu_percent_mean=seen.get("backend_cpu_percent_mean"),
+            agent_cpu_percent=seen.get("agent_cpu_percent"),
         )
 
     def _too_large(self, _pid: int) -> str | None:

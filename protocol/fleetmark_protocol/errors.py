@@ -4,8 +4,9 @@ from typing import ClassVar
 
 
 class FleetmarkError(Exception):
-    """Base of all; `code` is stable (logs, wire, docs), `retryable` says if trying again may help.
+    """Something went wrong that has no name of its own; the base of all other errors.
 
+    `code` is stable (logs, wire, docs), `retryable` says if trying again may help,
     `remedy` is what a reader can do about an error of this type; `hint` what about this very one.
     """
 

@@ -116,10 +116,13 @@ class Inventory(Message):
     jobs: Many[KnownJob] = ()
 
 
+Seq = Annotated[int, Field(ge=1, lt=2**63)]
+
+
 class Envelope(Message):
     """A record with its place in the outbox."""
 
-    seq: Annotated[int, Field(ge=1, lt=2**63)]
+    seq: Seq
     record: Record
 
 
@@ -136,9 +139,7 @@ def _ordered(span: tuple[int, int]) -> tuple[int, int]:
     return span
 
 
-SeqRange = Annotated[
-    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(lt=2**63)]], AfterValidator(_ordered)
-]
+SeqRange = Annotated[tuple[Seq, Seq], AfterValidator(_ordered)]
 """First and last `seq`, both included."""
 
 

@@ -1,0 +1,66 @@
+"""The embedded broker: amqtt, in pure Python, for demos and first steps on one machine."""
+
+import asyncio
+import importlib.metadata
+import logging
+import signal
+
+from fleetmark_collector.broker import BrokerFailed, BrokerOptions
+from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.settings import is_loopback
+
+
+def version() -> str:
+    """Return the version of amqtt."""
+    return importlib.metadata.version("amqtt")
+
+
+def check_embedded(options: BrokerOptions) -> None:
+    """Refuse what the embedded broker cannot do.
+
+    Raises:
+        ConfigError: anything but an open broker on this machine alone.
+    """
+    guarded = (options.password_file, options.acl_file, options.cert_file)
+    if not is_loopback(options.host) or any(file is not None for file in guarded):
+        raise ConfigError(
+            "the embedded broker serves this machine alone, without passwords or TLS",
+            hint="install Mosquitto (`apt install mosquitto`) to serve a network",
+        )
+
+
+def run_embedded(options: BrokerOptions) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: see `check_embedded`.
+        BrokerFailed: it cannot listen.
+    """
+    check_embedded(options)
+    # It logs every packet; what it cannot do for us shows as an exception or in doctor.
+    for name in ("amqtt", "transitions"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    asyncio.run(_serve(options))
+
+
+async def _serve(options: BrokerOptions) -> None:
+    from amqtt.broker import Broker
+    from amqtt.errors import AMQTTError
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"{options.host}:{options.port}"}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {}},
+        }
+    )
+    try:
+        await broker.start()
+    except AMQTTError as error:
+        raise BrokerFailed(f"the embedded broker does not start: {error}") from error
+    try:
+        await stop.wait()
+    finally:
+        await broker.shutdown()

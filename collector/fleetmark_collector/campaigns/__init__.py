@@ -1,0 +1,1 @@
+"""Campaigns: read from a file, planned into jobs, kept, dispatched and watched."""

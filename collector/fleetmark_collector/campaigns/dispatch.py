@@ -1,0 +1,312 @@
+"""Brings desired and reported state of every job together, tick by tick, however often restarted.
+
+Each tick looks at three levels: the campaigns in the state file, the devices' reports in the
+store, and what this connection to the broker has been told. Nothing is pushed in, so nothing can
+be missed: after a crash the next tick sees the same levels and goes on.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fleetmark_collector.campaigns.reports import (
+    Reported,
+    ending,
+    fold,
+    is_late,
+    missing_trials,
+)
+from fleetmark_collector.campaigns.roles import KnownDevice, Publish, Registry
+from fleetmark_collector.campaigns.state import CampaignStore
+from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
+from fleetmark_collector.sinks.base import Reader, Stored
+from fleetmark_protocol import codec, logs, topics
+from fleetmark_protocol.errors import (
+    CampaignTimedOut,
+    Canceled,
+    DeviceSilent,
+    FleetmarkError,
+    StoreUnavailable,
+)
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.messages import Assignment
+from fleetmark_protocol.records import Failure, JobRecord
+
+NS = 1_000_000_000
+RECENT_NS = 3600 * NS
+"""Campaigns that ended so recently are still looked at: late reports are noted, and what may have
+been lost on the way to the broker is cleared again."""
+
+DeviceKey = tuple[str, str]
+Said = Literal["run", "cancel"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the centre waits before it gives a job up, in seconds.
+
+    Attributes:
+        cancel_offline_s: for a device that is gone to answer a cancellation.
+        cancel_online_s: for one that is there.
+        job_s: past the job's own limit, for a device that is gone.
+        trials_s: for trials that a device says it recorded, counted from the last that came.
+    """
+
+    cancel_offline_s: float = 60.0
+    cancel_online_s: float = 600.0
+    job_s: float = 60.0
+    trials_s: float = 600.0
+
+
+class Dispatcher:
+    """Used by one thread, except `on_connect`, which any thread may call."""
+
+    def __init__(
+        self,
+        state_file: Path,
+        reader: Reader,
+        registry: Registry,
+        publish: Publish,
+        clock: Callable[[], int] = time.time_ns,
+        patience: Patience = Patience(),
+    ) -> None:
+        """Open the campaigns.
+
+        Args:
+            state_file: see `state.CampaignStore`.
+            reader: the store that devices' records go to.
+            registry: says which devices are there.
+            publish: hands a message to the broker.
+            clock: nanoseconds since the epoch; must be the one that `registry` uses.
+            patience: when to give up waiting.
+
+        Raises:
+            StoreError: the state file cannot be used.
+        """
+        self._store = CampaignStore(state_file, clock)
+        self._reader = reader
+        self._registry = registry
+        self._publish = publish
+        self._clock = clock
+        self._patience = patience
+        self._log = logs.get("dispatch")
+        self._reconnected = threading.Event()
+        self._connected_ns = clock()
+        # What this connection has told the broker of each job; empty after a reconnect.
+        self._said: dict[str, Said] = {}
+        # Job id -> trials seen of a job that has ended on the device, and since when so many.
+        self._arriving: dict[str, tuple[int, int]] = {}
+        # Reports that were found late and noted.
+        self._noted: set[tuple[str, str, str, int]] = set()
+
+    def on_connect(self) -> None:
+        """Have everything that should be retained published again at the next tick."""
+        self._reconnected.set()
+
+    def tick(self) -> None:
+        """Take in what was reported, give up what is overdue, publish what has changed.
+
+        Raises:
+            StoreError: the state file cannot be used now; the next tick does all of it.
+        """
+        now = self._clock()
+        clear_since = None
+        if self._reconnected.is_set():
+            self._reconnected.clear()
+            self._said.clear()
+            # Told to a broker that may never have heard it, or that forgot.
+            clear_since = min(self._connected_ns, now - RECENT_NS)
+            self._connected_ns = now
+        devices = {(one.fleet, one.device): one for one in self._registry.list()}
+        ended_there: set[str] = set()
+        campaigns = self._store.recent(now - RECENT_NS)
+        for campaign in campaigns:
+            ended_there |= self._take_in(campaign, devices, now)
+        for campaign in campaigns:
+            self._check_deadline(campaign, now)
+        self._clear(clear_since)
+        self._send(devices, ended_there, now)
+
+    def close(self) -> None:
+        """Release the campaigns."""
+        self._store.close()
+
+    # --- from the devices ----------------------------------------------------------------------
+
+    def _take_in(
+        self, campaign: CampaignRow, devices: Mapping[DeviceKey, KnownDevice], now: int
+    ) -> set[str]:
+        """Bring the jobs of a campaign up to what was reported; return those that ended there."""
+        try:
+            records = self._reader.job_records(campaign.campaign_id)
+            counts = self._reader.trial_counts(campaign.campaign_id)
+        except StoreUnavailable as error:
+            # Nothing is known, so nothing is overdue; what is to be sent can be sent.
+            self._log.debug("reports_not_read", reason=error.message)
+            return set()
+        by_job: defaultdict[str, list[Stored[JobRecord]]] = defaultdict(list)
+        for record in records:
+            by_job[record.record.job_id].append(record)
+        ended_there = set()
+        for job in self._store.jobs(campaign.campaign_id):
+            reports = by_job[job.job_id]
+            if job.state.terminal:
+                self._note_late(job, reports)
+                continue
+            reported = fold(job, reports)
+            if reported.final is not None:
+                ended_there.add(job.job_id)
+            device = devices.get((job.fleet, job.device))
+            self._advance(job, reported, counts.get(job.job_id, 0), device, now)
+        return ended_there
+
+    def _advance(
+        self, job: JobRow, reported: Reported, stored: int, device: KnownDevice | None, now: int
+    ) -> None:
+        if reported.attempt > job.attempt:
+            self._move(job, JobState.IN_PROGRESS, attempt=reported.attempt)
+        final = reported.final
+        online = device is not None and device.online
+        if final is not None and stored >= final.trials_recorded:
+            begun = reported.attempt > 0 or job.state is JobState.IN_PROGRESS
+            state, failure = ending(final, begun)
+            self._end(job, state, failure, attempt=final.attempt, recorded=final.trials_recorded)
+        elif final is not None and self._stuck(job, stored, online, now):
+            failure = missing_trials(final, stored)
+            self._end(job, JobState.FAILED, failure, attempt=final.attempt, recorded=stored)
+        elif (
+            not online
+            and job.state is JobState.IN_PROGRESS
+            and reported.attempt <= job.attempt
+            and job.started_ns is not None
+            and now - job.started_ns > (job.job_s + self._patience.job_s) * NS
+        ):
+            failure = _failure(
+                DeviceSilent(f"offline, and not heard of within {job.job_s:g} s of the job's start")
+            )
+            self._end(job, JobState.TIMED_OUT, failure, recorded=stored)
+
+    def _stuck(self, job: JobRow, stored: int, online: bool, now: int) -> bool:
+        """Whether trials that a device that is there says it recorded have stopped coming."""
+        count, since = self._arriving.get(job.job_id, (-1, now))
+        if count != stored or not online:
+            since = now
+        self._arriving[job.job_id] = (stored, since)
+        return now - since > self._patience.trials_s * NS
+
+    def _note_late(self, job: JobRow, reports: list[Stored[JobRecord]]) -> None:
+        for report in reports:
+            key = (report.fleet, report.device, report.epoch, report.seq)
+            if key not in self._noted and is_late(job, report):
+                self._store.note_late(report)
+                self._noted.add(key)
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def _check_deadline(self, campaign: CampaignRow, now: int) -> None:
+        deadline = campaign.created_ns + campaign.campaign_s * NS
+        if campaign.finished_ns is None and campaign.stop_reason is None and now > deadline:
+            self._log.warning("campaign_timed_out", campaign_id=campaign.campaign_id)
+            self._store.stop(campaign.campaign_id, "timeout", _out_of_time(campaign))
+
+    def _overdue(self, campaign: CampaignRow, device: KnownDevice | None, now: int) -> bool:
+        """Whether a device has had its time to answer a cancellation."""
+        stopped = campaign.stop_ns or now
+        if device is not None and device.online:
+            return now - stopped > self._patience.cancel_online_s * NS
+        heard = (device.last_seen_ns or 0) if device is not None else 0
+        return now - max(stopped, heard) > self._patience.cancel_offline_s * NS
+
+    # --- to the devices ------------------------------------------------------------------------
+
+    def _send(
+        self, devices: Mapping[DeviceKey, KnownDevice], ended_there: set[str], now: int
+    ) -> None:
+        """Say what is desired of each job that was sent, and send each idle device its next one."""
+        busy: set[DeviceKey] = set()
+        waiting: list[JobRow] = []
+        # Read again: what was taken in above, and what a command has changed meanwhile, counts.
+        for campaign in self._store.recent(now):
+            for job in self._store.jobs(campaign.campaign_id):
+                if job.state.terminal:
+                    continue
+                key = (job.fleet, job.device)
+                if job.assigned_ns is None:
+                    waiting.append(job)
+                    continue
+                if job.job_id not in ended_there:
+                    busy.add(key)
+                if campaign.stop_reason is None:
+                    self._say(job, "run")
+                elif self._overdue(campaign, devices.get(key), now):
+                    self._give_up(campaign, job)
+                else:
+                    self._say(job, "cancel")
+        for job in waiting:
+            key = (job.fleet, job.device)
+            if key not in busy and self._store.assign(job.job_id):
+                busy.add(key)
+                self._log.info("job_assigned", job_id=job.job_id, device=job.device)
+                self._say(job, "run")
+        self._clear(None)
+
+    def _give_up(self, campaign: CampaignRow, job: JobRow) -> None:
+        if campaign.stop_reason == "timeout":
+            self._end(job, JobState.TIMED_OUT, _out_of_time(campaign))
+        else:
+            failure = _failure(Canceled("canceled; the device did not answer in time"))
+            self._end(job, JobState.CANCELED, failure)
+
+    def _clear(self, since_ns: int | None) -> None:
+        """Take assignments of jobs that have ended off the broker; again those since a time."""
+        for job in self._store.to_clear(since_ns):
+            self._publish(_topic(job), b"", True)
+            self._said.pop(job.job_id, None)
+            self._store.mark_cleared(job.job_id)
+
+    def _say(self, job: JobRow, desired: Said) -> None:
+        """Publish what is desired of a job, unless this connection has been told."""
+        if self._said.get(job.job_id) == desired:
+            return
+        spec = self._store.spec(job.job_id)
+        self._publish(_topic(job), codec.encode(Assignment(desired=desired, job=spec)), True)
+        self._said[job.job_id] = desired
+
+    # --- the state of jobs ---------------------------------------------------------------------
+
+    def _move(self, job: JobRow, state: JobState, *, attempt: int) -> None:
+        if self._store.set_job_state(job.job_id, state, attempt=attempt):
+            self._log.info("job_moved", job_id=job.job_id, state=str(state), attempt=attempt)
+
+    def _end(
+        self,
+        job: JobRow,
+        state: JobState,
+        failure: Failure | None,
+        *,
+        attempt: int | None = None,
+        recorded: int | None = None,
+    ) -> None:
+        self._arriving.pop(job.job_id, None)
+        moved = self._store.set_job_state(
+            job.job_id, state, attempt=attempt, failure=failure, trials_recorded=recorded
+        )
+        if moved:
+            reason = None if failure is None else failure.code
+            self._log.info("job_ended", job_id=job.job_id, state=str(state), reason=reason)
+
+
+def _topic(job: JobRow) -> str:
+    return topics.topic(job.fleet, job.device, "jobs", job.job_id)
+
+
+def _failure(error: FleetmarkError) -> Failure:
+    return Failure(code=error.code, message=error.message, retryable=error.retryable)
+
+
+def _out_of_time(campaign: CampaignRow) -> Failure:
+    return _failure(CampaignTimedOut(f"the campaign took longer than {campaign.campaign_s:g} s"))

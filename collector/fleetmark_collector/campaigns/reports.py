@@ -1,0 +1,66 @@
+"""What a device's reports of a job amount to, whatever their order and however often they came."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fleetmark_collector.campaigns.tables import JobRow
+from fleetmark_collector.sinks.base import Stored
+from fleetmark_protocol.errors import PartialWrite
+from fleetmark_protocol.jobs import JobState, may_move
+from fleetmark_protocol.records import Failure, JobRecord
+
+
+@dataclass(frozen=True)
+class Reported:
+    """All that a device has said of one job.
+
+    Attributes:
+        attempt: the newest attempt that it has begun; 0 if none.
+        final: its last word; None while the job goes on there.
+    """
+
+    attempt: int
+    final: JobRecord | None
+
+
+def fold(job: JobRow, reports: Iterable[Stored[JobRecord]]) -> Reported:
+    """Return what the reports of a job amount to; the order they come in does not matter."""
+    ours = [one for one in reports if (one.fleet, one.device) == (job.fleet, job.device)]
+    begun = [one.record.attempt for one in ours if one.record.state is JobState.IN_PROGRESS]
+    ends = [one for one in ours if one.record.state.terminal]
+    # One end is all a device should report; of several the first it said counts.
+    first = min(ends, key=lambda one: (one.record.time_ns, one.epoch, one.seq), default=None)
+    return Reported(max(begun, default=0), first.record if first else None)
+
+
+def ending(final: JobRecord, begun: bool) -> tuple[JobState, Failure | None]:
+    """Return the state in which a job ends here, given the device's last word.
+
+    Args:
+        final: what the device said.
+        begun: whether the job is IN_PROGRESS here.
+    """
+    if begun and not may_move(JobState.IN_PROGRESS, final.state):
+        # The device rejects what it had begun: to us that job ran and failed.
+        return JobState.FAILED, final.failure
+    return final.state, final.failure
+
+
+def missing_trials(final: JobRecord, stored: int) -> Failure:
+    """Return the failure of a job whose trials did not all reach the store."""
+    return Failure(
+        code=PartialWrite.code,
+        message=f"the device says {final.state} with {final.trials_recorded} trials recorded, but "
+        f"only {stored} of them reached the store (see its dead letters)",
+        retryable=PartialWrite.retryable,
+    )
+
+
+def is_late(job: JobRow, report: Stored[JobRecord]) -> bool:
+    """Whether a report tells something that a terminal job cannot take in any more."""
+    record = report.record
+    if (report.fleet, report.device) != (job.fleet, job.device) or not job.state.terminal:
+        return False
+    if record.state.terminal:
+        return record.state is not job.state
+    return record.attempt > job.attempt

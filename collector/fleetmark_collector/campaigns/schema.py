@@ -1,0 +1,290 @@
+"""The shape of a campaign file: what keys there are, what they mean, what values they take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from fleetmark_collector.campaigns.prompts import read_prompts
+from fleetmark_collector.campaigns.shapes import OneOrMany, Part, twin
+from fleetmark_protocol.codec import describe
+from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.ids import Name, Sha256
+from fleetmark_protocol.messages import ModelSpec, Options, QuietGate, Timeouts, Workload
+
+MAX_NAME_CHARACTERS = 63 - len("-20260101-000000")
+"""A campaign's id is its name with the time after it, and is a name itself."""
+DEFAULT_CAMPAIGN_S = 86_400.0
+QUANTIZATION_PATTERN = r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$"
+REF_SCHEMES = ("path:", "https://", "hf://", "pypi://")
+
+
+def _check_ref(ref: str) -> str:
+    if not ref.startswith(REF_SCHEMES):
+        raise ValueError(
+            f"not a model reference: {ref[:80]!r} (use path:NAME for a file in the device's model "
+            "store, https://..., hf://owner/repo/file or pypi://package==version/member)"
+        )
+    return ref
+
+
+Ref = Annotated[str, ModelSpec.model_fields["ref"], AfterValidator(_check_ref)]
+CampaignName = Annotated[Name, StringConstraints(max_length=MAX_NAME_CHARACTERS)]
+Quantization = Annotated[str, StringConstraints(pattern=QUANTIZATION_PATTERN, max_length=32)]
+
+
+class Targets(Part):
+    """Which devices the campaign runs on: each one that any of the keys names."""
+
+    devices: Annotated[tuple[Name, ...], OneOrMany()] = Field(default=(), description="Device ids.")
+    tags: Annotated[tuple[Name, ...], OneOrMany()] = Field(
+        default=(), description="Devices that have any of these tags."
+    )
+    fleets: Annotated[tuple[Name, ...], OneOrMany()] = Field(
+        default=(), description="All devices of these fleets."
+    )
+    all: bool = Field(default=False, description="All devices that the collector knows.")
+
+    @model_validator(mode="after")
+    def _some(self) -> "Targets":
+        if not (self.devices or self.tags or self.fleets or self.all):
+            raise ValueError("names no device: give devices, tags or fleets, or say `all: true`")
+        return self
+
+
+class FileEntry(Part):
+    """A model file that holds one quantization ready made."""
+
+    ref: Ref = Field(description="Where devices find the file.")
+    sha256: Sha256 | None = Field(default=None, description="Digest of the file.")
+
+
+class ModelEntry(Part):
+    """A model: one file, used as it is or to derive quantizations from, or ready-made files."""
+
+    name: Name = Field(description="What reports call it.")
+    ref: Ref | None = Field(
+        default=None,
+        description="Where devices find the file: path:NAME (in their model store), https://..., "
+        "hf://owner/repo/file or pypi://package==version/member.",
+    )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Digest of that file. Devices refuse to download a file without one, unless "
+        "their owner allows it.",
+    )
+    files: dict[Quantization, FileEntry] = Field(
+        default_factory=dict,
+        description="Ready-made files by quantization; a quantization that is not here is derived "
+        "from `ref` on the device.",
+    )
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "ModelEntry":
+        if self.ref is None and not self.files:
+            raise ValueError("has neither `ref` nor `files`: say where the model comes from")
+        if self.ref is None and self.sha256 is not None:
+            raise ValueError("`sha256` goes with `ref`; those of `files` stand beside each file")
+        return self
+
+    def spec(self, quantization: str | None) -> ModelSpec | None:
+        """Return what a job asks for, or None where no file can give this quantization."""
+        ready = self.files.get(quantization) if quantization is not None else None
+        if ready is not None:
+            ref, sha256 = ready.ref, ready.sha256
+        elif self.ref is not None:
+            ref, sha256 = self.ref, self.sha256
+        else:
+            return None
+        return ModelSpec(name=self.name, ref=ref, sha256=sha256, quantization=quantization)
+
+
+if TYPE_CHECKING:
+    # To a type checker, which cannot follow `twin`, they are just mappings of the file.
+    class OptionsEntry(Part): ...  # noqa: D101
+
+    class TimeoutsEntry(Part): ...  # noqa: D101
+
+    class QuietGateEntry(Part): ...  # noqa: D101
+
+else:
+    OptionsEntry = twin(
+        Options,
+        "Options",
+        "Engine options; a list makes one cell of each value.",
+        {
+            "threads": "Threads the engine computes with; left out, the engine's own choice.",
+            "context_tokens": "Size of the context: prompt and output together.",
+            "batch_tokens": "Prompt tokens evaluated at once; left out, the engine's own choice.",
+            "temperature": "Randomness of sampling; at 0 the likeliest token is taken.",
+            "seed": "Seed of the engine's sampling.",
+            "ignore_eos": "Generate all tokens asked for, so that every engine does equal work.",
+        },
+        matrix=True,
+    )
+    TimeoutsEntry = twin(
+        Timeouts,
+        "Timeouts",
+        "Time limits, in seconds.",
+        {
+            "load_s": "For loading the model once.",
+            "trial_s": "For one request.",
+            "job_s": "For one job, from its start on the device.",
+        },
+        more={
+            "campaign_s": (
+                Annotated[float, Field(gt=0)],
+                Field(
+                    default=DEFAULT_CAMPAIGN_S,
+                    description="For the whole campaign; what is not done by then is given up. "
+                    f"Default: {DEFAULT_CAMPAIGN_S}.",
+                ),
+            )
+        },
+    )
+    QuietGateEntry = twin(
+        QuietGate,
+        "QuietGate",
+        "What a device must be like before a job starts.",
+        {
+            "cpu_percent_max": "Highest CPU load of the machine, in percent.",
+            "temperature_c_max": "Highest temperature in °C; left out, it is not looked at.",
+            "timeout_s": "How long to wait for quiet; past it, trials are SUSPECT.",
+        },
+    )
+
+
+class Matrix(Part):
+    """What is compared: each backend with each model, quantization and set of options."""
+
+    backend: Annotated[tuple[Name, ...], OneOrMany()] = Field(
+        description="Engines, such as xllamacpp or llama_cpp."
+    )
+    model: Annotated[tuple[ModelEntry, ...], OneOrMany()] = Field(description="Models.")
+    quantization: Annotated[tuple[Quantization, ...], OneOrMany()] = Field(
+        default=(),
+        description="Such as Q8_0 or Q4_0; left out, model files are used as they are.",
+    )
+    options: OptionsEntry = Field(
+        default_factory=OptionsEntry,
+        description="Engine options; a list makes one cell of each value.",
+    )
+
+
+def _wire_default(field: str) -> Any:
+    return Workload.model_fields[field].default
+
+
+class WorkloadEntry(Part):
+    """What is asked in one session, and how often."""
+
+    name: Name = Field(description="What reports call it.")
+    kind: Literal["single", "multi"] = Field(
+        description="single asks one prompt; multi asks all its prompts, one after another."
+    )
+    prompt: str | None = Field(default=None, description="The prompt of a single workload.")
+    prompts: list[str] | None = Field(default=None, description="The prompts of a multi workload.")
+    prompts_file: str | None = Field(
+        default=None,
+        description="File with the prompts of a multi workload, beside the campaign file: one a "
+        "line, or a list in a .yaml file.",
+    )
+    output_tokens: Annotated[int, Workload.model_fields["output_tokens"]] = Field(
+        default=_wire_default("output_tokens"), description="Tokens to generate for each prompt."
+    )
+    warmup: Annotated[int, Workload.model_fields["warmup"]] = Field(
+        default=_wire_default("warmup"),
+        description="Repetitions before those that count; recorded and marked.",
+    )
+    repetitions: Annotated[int, Workload.model_fields["repetitions"]] = Field(
+        default=_wire_default("repetitions"), description="Repetitions that count."
+    )
+
+    @model_validator(mode="after")
+    def _asks(self, info: ValidationInfo) -> "WorkloadEntry":
+        # Done while validating, so that a missing file is told with all other mistakes.
+        self.to_wire(Path((info.context or {}).get("dir", ".")))
+        return self
+
+    def to_wire(self, directory: Path) -> Workload:
+        """Return what travels to the device, its prompts read.
+
+        Raises:
+            PydanticCustomError: no prompt or too many sources of them; `ctx["key"]` says where.
+        """
+        key, prompts = self._prompts(directory)
+        if not prompts or not all(prompt.strip() for prompt in prompts):
+            raise _at(key, "empty prompt" if prompts else "empty list: give at least one prompt")
+        plain = self.model_dump(exclude={"prompt", "prompts", "prompts_file"})
+        try:
+            return Workload(**plain, prompts=prompts)
+        except ValidationError as error:
+            raise _at(key, describe(error)) from error
+
+    def _prompts(self, directory: Path) -> tuple[str, tuple[str, ...]]:
+        lawful = ("prompt",) if self.kind == "single" else ("prompts", "prompts_file")
+        given = [
+            key for key in ("prompt", "prompts", "prompts_file") if getattr(self, key) is not None
+        ]
+        for key in given:
+            if key not in lawful:
+                raise _at(key, f"a {self.kind} workload takes {' or '.join(lawful)}")
+        if len(given) != 1:
+            raise _at("", f"give {'either ' * (len(lawful) > 1)}{' or '.join(lawful)}")
+        if self.prompt is not None:
+            return "prompt", (self.prompt,)
+        if self.prompts is not None:
+            return "prompts", tuple(self.prompts)
+        try:
+            return "prompts_file", read_prompts(directory / Path(str(self.prompts_file)))
+        except ConfigError as error:
+            raise _at("prompts_file", error.message) from error
+
+
+def _at(key: str, text: str) -> PydanticCustomError:
+    """Return a mistake of one key of a mapping, which pydantic would blame as a whole."""
+    return PydanticCustomError("campaign", "{text}", {"text": text, "key": key})
+
+
+class CampaignFile(Part):
+    """A fleetmark campaign: which devices run which models on which engines, asked what."""
+
+    version: Literal[1] = Field(description="Version of this format: 1.")
+    name: CampaignName = Field(description="Start of the campaign's id.")
+    description: str = Field(default="", max_length=4096, description="For people.")
+    targets: Targets = Field(description="Which devices run it: each one that any key names.")
+    matrix: Matrix = Field(description="What is compared.")
+    workloads: Annotated[tuple[WorkloadEntry, ...], OneOrMany()] = Field(
+        description="What each cell of the matrix is asked."
+    )
+    timeouts: TimeoutsEntry = Field(
+        default_factory=TimeoutsEntry, description="Time limits, in seconds."
+    )
+    quiet_gate: QuietGateEntry = Field(
+        default_factory=QuietGateEntry,
+        description="What a device must be like before a job starts.",
+    )
+    order: Literal["shuffled", "listed"] = Field(
+        default="shuffled",
+        description="Order of the cells on a device; shuffled keeps slow drift of the machine from "
+        "favouring one side.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Of the shuffled order.")
+    unavailable: Literal["reject", "skip"] = Field(
+        default="reject",
+        description="Cells whose backend a device does not have: reject sends them, and the device "
+        "says why not; skip leaves them out of the plan.",
+    )
+    resume: bool = Field(
+        default=True,
+        description="After an interruption go on at the first trial not recorded; else the job "
+        "has FAILED.",
+    )

@@ -1,0 +1,93 @@
+"""Shapes that keys of a campaign file share: closed mappings, one-or-many, twins of the wire."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    create_model,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+_CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Part(BaseModel):
+    """A mapping of the file; unknown keys are mistakes, and text in quotes is no number."""
+
+    model_config = _CLOSED
+
+
+class OneOrMany:
+    """Marks a tuple that may be written as one value, or as a list of different ones."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Wrap one value, and look at many."""
+        several = core_schema.no_info_before_validator_function(_as_tuple, handler(source))
+        return core_schema.no_info_after_validator_function(_different, several)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Tell editors both ways of writing it."""
+        array = {**handler(schema), "minItems": 1}
+        return {"anyOf": [array["items"], array]}
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _different(values: tuple[object, ...]) -> tuple[object, ...]:
+    if not values:
+        raise ValueError("empty list: name at least one")
+    names = [getattr(value, "name", value) for value in values]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"given twice: {name!r}")
+    return values
+
+
+def twin(
+    wire: type[BaseModel],
+    name: str,
+    doc: str,
+    help_texts: Mapping[str, str],
+    *,
+    matrix: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return a closed model with the limits and defaults of a wire model, never repeated here.
+
+    Args:
+        wire: the model that the fields named in `help_texts` are taken over from.
+        name: of the new model, as the published schema shows it.
+        doc: what the mapping is for, as the published schema shows it.
+        help_texts: field -> what it means.
+        matrix: whether each field takes a list of values as well.
+        more: fields of its own: name -> (type, default).
+    """
+    fields: dict[str, Any] = {}
+    for field, text in help_texts.items():
+        info = wire.model_fields[field]
+        kind: Any = info.annotation
+        for limit in info.metadata:
+            kind = Annotated[kind, limit]
+        needed = info.is_required()
+        shown = text if needed or info.default is None else f"{text} Default: {info.default}."
+        if matrix:
+            fields[field] = (
+                Annotated[tuple[kind, ...], OneOrMany()],
+                Field(default=(), description=shown),
+            )
+        else:
+            default = ... if needed else info.default
+            fields[field] = (kind, Field(default=default, description=shown))
+    return create_model(name, __config__=_CLOSED, __doc__=doc, **fields, **(more or {}))

@@ -1,0 +1,34 @@
+"""`fleetmark collect`: the collector itself."""
+
+from typing import Annotated
+
+import typer
+
+from fleetmark_collector.cli.common import ConfigOption, DataDirOption, settings_from
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(collect)
+
+
+def collect(
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The broker (default: broker.host).")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="Its port (default: broker.port)."),
+    ] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Collect from the whole fleet and dispatch campaigns, until Ctrl-C.
+
+    Writes what the agents send to the store, tells them what is safely written, and gives them
+    the jobs of the campaigns that `fleetmark campaign run` puts in the same data directory. A
+    broker that is down is waited for. One collector per data directory.
+    """
+    from fleetmark_collector.service import run_collector
+
+    run_collector(settings_from(config, data_dir, broker={"host": host, "port": port}))

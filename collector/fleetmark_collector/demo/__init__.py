@@ -1,0 +1,1 @@
+"""The demo: a fleet of processes on this machine, composed as a deployment would."""

@@ -1,0 +1,122 @@
+"""Child processes that never outlive their parent, each with its log file."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess  # noqa: S404 - starting processes is what this module is for
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleetmark_protocol.errors import FleetmarkError
+
+PR_SET_PDEATHSIG = 1
+STOP_S = 15.0
+
+
+class ProcessFailed(FleetmarkError):
+    """A process of the demo ended by itself."""
+
+    code = "PROCESS"
+
+
+class Processes:
+    """Starts Python modules of ours and stops them in the reverse order."""
+
+    def __init__(self, log_dir: Path) -> None:
+        """Keep one log for each process in `log_dir`."""
+        self._log_dir = log_dir
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self, name: str, module: str, arguments: Sequence[str]) -> None:
+        """Start `python -m module arguments`; its output goes to NAME.log."""
+        self._running.append((name, self._spawn(name, module, arguments)))
+
+    def run(self, name: str, module: str, arguments: Sequence[str]) -> None:
+        """Run a module to its end.
+
+        Raises:
+            ProcessFailed: it exited with another code than 0.
+        """
+        process = self._spawn(name, module, arguments)
+        self._running.append((name, process))
+        try:
+            code = process.wait()
+        finally:
+            self._running.remove((name, process))
+            self._end(process)
+        if code != 0:
+            raise self._failed(name, code)
+
+    def check(self) -> None:
+        """See that all are running.
+
+        Raises:
+            ProcessFailed: one has ended.
+        """
+        for name, process in self._running:
+            code = process.poll()
+            if code is not None:
+                raise self._failed(name, code)
+
+    def stop(self) -> None:
+        """End all, the last one started first; kill what does not end."""
+        while self._running:
+            _, process = self._running.pop()
+            self._end(process)
+
+    def _spawn(self, name: str, module: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        with (self._log_dir / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A Ctrl-C is for us: we end them, in order.
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread runs before the last start
+            )
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def _failed(self, name: str, code: int) -> ProcessFailed:
+        log = self._log_dir / f"{name}.log"
+        tail = log.read_text("utf-8", "replace").strip().splitlines()[-5:]
+        return ProcessFailed(
+            f"{name} ended with exit code {code}:\n  " + "\n  ".join(tail),
+            hint=f"the whole log is {log}",
+        )
+
+
+def wait_until_listening(host: str, port: int, processes: Processes, timeout_s: float) -> None:
+    """Wait for somebody to listen.
+
+    Raises:
+        ProcessFailed: a process ended meanwhile, or nobody listens in time.
+    """
+    import socket
+
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return
+        processes.check()
+        time.sleep(0.1)
+    raise ProcessFailed(f"nobody listens on {host} port {port} after {timeout_s:g} s")

@@ -1,0 +1,243 @@
+"""The collector's end of the broker: connected for ever, subscribed again on every connect."""
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.ids import new_uuid
+from fleetmark_protocol.settings import BrokerSettings
+
+Handler = Callable[[str, bytes, bool], None]
+"""Takes topic, payload, and whether the message had been retained; runs in the network thread."""
+
+RECONNECT_MIN_S = 1.0
+RECONNECT_MAX_S = 30.0
+
+
+def stable_client_id(file: Path) -> str:
+    """Return this collector's client id, made once and kept in `file`.
+
+    With the same id after a crash the broker drops the dead connection at once, instead of
+    delivering into it until its keep-alive runs out.
+    """
+    try:
+        kept = file.read_text("ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        kept = ""
+    if not kept:
+        kept = f"fleetmark-collector-{new_uuid()}"
+        file.write_text(kept + "\n", "ascii")
+    return kept
+
+
+class Bus:
+    """One connection to the broker; `publish` may be called from any thread.
+
+    The session is a clean one: a broker that queued for us while we are away would promise a
+    safety it does not have (its memory and its disk are not fsynced for each message), and would
+    deliver what the agents send again anyway, because nothing frees a record but our own
+    acknowledgement. Statuses and inventories are retained and come with every subscription.
+    """
+
+    def __init__(
+        self, settings: BrokerSettings, client_id: str, rng: random.Random | None = None
+    ) -> None:
+        """Prepare the connection; `start` makes it.
+
+        Args:
+            settings: where the broker is.
+            client_id: see `stable_client_id`.
+            rng: draws the delays between attempts to connect.
+
+        Raises:
+            ConfigError: the password's or a key's file cannot be read.
+        """
+        self._settings = settings
+        self._log = logs.get("mqtt")
+        self._handlers: dict[str, Handler] = {}
+        self._on_connect: list[Callable[[], None]] = []
+        self._connected = False
+        self.trouble = ""
+        """Why there is no connection, as far as is known; empty while there is one."""
+        self._sent = threading.Condition()
+        self._unsent = 0
+        rng = rng or random.Random()  # noqa: S311 - delays, not secrets
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True)
+        _secure(client, settings)
+        # Drawn once: what matters is that the clients of one broker don't come back in step.
+        client.reconnect_delay_set(
+            rng.uniform(RECONNECT_MIN_S / 2, RECONNECT_MIN_S),  # type: ignore[arg-type]
+            rng.uniform(RECONNECT_MAX_S / 2, RECONNECT_MAX_S),  # type: ignore[arg-type]
+        )
+        # No limits of the client's own: acks are small, and bounded by what ingest holds.
+        client.max_inflight_messages_set(0)
+        client.max_queued_messages_set(0)
+        client.on_connect = self._connect_answered
+        client.on_connect_fail = self._connect_failed
+        client.on_disconnect = self._disconnected
+        client.on_subscribe = self._subscribe_answered
+        client.on_publish = self._published
+        self._client = client
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has us."""
+        return self._connected
+
+    def on_connect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called in the network thread after every connect."""
+        self._on_connect.append(callback)
+
+    def subscribe(self, topic_filter: str, handler: Handler) -> None:
+        """Subscribe with QoS 1, now and after every connect."""
+        self._handlers[topic_filter] = handler
+        self._client.message_callback_add(
+            topic_filter,
+            lambda _client, _userdata, message: self._guarded(
+                handler, message.topic, message.payload, message.retain
+            ),
+        )
+        if self._connected:
+            self._client.subscribe(topic_filter, qos=1)
+
+    def start(self) -> None:
+        """Connect in the background and stay connected; a broker that is down is waited for."""
+        self._client.connect_async(
+            self._settings.host, self._settings.port, self._settings.keepalive_s
+        )
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Publish with QoS 1; without a connection the message is dropped.
+
+        Everything we publish is said again by its owner: an ack when the agent sends the records
+        again, an assignment after the next connect. A queue of ours would only grow.
+        """
+        if not self._connected:
+            return
+        with self._sent:
+            self._unsent += 1
+        if self._client.publish(topic, payload, qos=1, retain=retain).rc not in (
+            paho.MQTT_ERR_SUCCESS,
+            paho.MQTT_ERR_NO_CONN,  # kept by the client and sent after the next connect
+        ):
+            self._published()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the broker has everything published; return whether it has."""
+        with self._sent:
+            return (
+                self._sent.wait_for(lambda: self._unsent <= 0 or not self._connected, timeout_s)
+                and self._connected
+            )
+
+    def stop(self) -> None:
+        """Disconnect; waits for the network thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._connected = False
+
+    # --- the network thread ----------------------------------------------------------------
+
+    def _connect_answered(
+        self,
+        client: paho.Client,
+        userdata: object,  # noqa: ARG002
+        flags: object,  # noqa: ARG002
+        reason: ReasonCode,
+        properties: object,  # noqa: ARG002
+    ) -> None:
+        if reason.is_failure:
+            self._complain("broker_refused", str(reason), "check broker.username, password_file")
+            return
+        self.trouble = ""
+        self._log.info("broker_connected", host=self._settings.host, port=self._settings.port)
+        if self._handlers:
+            client.subscribe([(topic_filter, 1) for topic_filter in self._handlers])
+        self._connected = True
+        for callback in self._on_connect:
+            self._guarded(callback)
+
+    def _connect_failed(self, client: paho.Client, userdata: object) -> None:  # noqa: ARG002
+        self._complain(
+            "broker_unreachable",
+            "nobody answers",
+            "start one with `fleetmark broker`, or set broker.host and broker.port; trying on",
+        )
+
+    def _disconnected(
+        self,
+        client: paho.Client,  # noqa: ARG002
+        userdata: object,  # noqa: ARG002
+        flags: object,  # noqa: ARG002
+        reason: ReasonCode,
+        properties: object,  # noqa: ARG002
+    ) -> None:
+        was, self._connected = self._connected, False
+        with self._sent:
+            self._sent.notify_all()
+        if was and reason.is_failure:
+            self._complain("broker_lost", str(reason), "trying to connect again")
+
+    def _subscribe_answered(
+        self,
+        client: paho.Client,  # noqa: ARG002
+        userdata: object,  # noqa: ARG002
+        mid: int,  # noqa: ARG002
+        reasons: list[ReasonCode],
+        properties: object,  # noqa: ARG002
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._log.error(
+                "subscription_refused",
+                topics=list(self._handlers),
+                hint="the broker's ACL must let the collector read them",
+            )
+
+    def _published(self, *_: object) -> None:
+        with self._sent:
+            self._unsent -= 1
+            self._sent.notify_all()
+
+    def _guarded(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            function(*args)
+        except Exception:  # noqa: BLE001 - a handler's bug must not end the network thread
+            self._log.exception("handler_failed")
+
+    def _complain(self, event: str, reason: str, hint: str) -> None:
+        """Log a trouble once, however often it is tried again."""
+        trouble = f"{event.replace('_', ' ')}: {reason}"
+        if self.trouble != trouble:
+            self.trouble = trouble
+            self._log.warning(
+                event,
+                host=self._settings.host,
+                port=self._settings.port,
+                reason=reason,
+                hint=hint,
+            )
+
+
+def _secure(client: paho.Client, settings: BrokerSettings) -> None:
+    if settings.ca_file is not None:
+        try:
+            client.tls_set(
+                ca_certs=str(settings.ca_file),
+                certfile=None if settings.cert_file is None else str(settings.cert_file),
+                keyfile=None if settings.key_file is None else str(settings.key_file),
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"broker.ca_file, cert_file, key_file: {error}") from error
+    password = settings.password()
+    if settings.username is not None:
+        client.username_pw_set(
+            settings.username, None if password is None else password.get_secret_value()
+        )

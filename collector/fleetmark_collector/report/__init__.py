@@ -1,0 +1,1 @@
+"""Reports: group a campaign's trials into cells, compare what is comparable, say how sure."""

@@ -1,0 +1,229 @@
+"""Shows a report as one HTML file that needs no network and runs no script but its own."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fleetmark_collector.report.cells import REPORTED
+from fleetmark_collector.report.export import write_text
+from fleetmark_collector.report.findings import gain_text
+from fleetmark_collector.report.labels import clean
+from fleetmark_collector.report.model import CellReport, Report
+from fleetmark_collector.report.plots import plots
+from fleetmark_collector.report.statistics import Estimate, Outcome, min_sessions
+from fleetmark_collector.report.tables import cell_notes, percent, state_text
+from fleetmark_protocol.metrics import METRICS
+from fleetmark_protocol.version import __version__
+
+_STYLES = {Outcome.BETTER: "better", Outcome.WORSE: "worse"}
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write the report as a page.
+
+    Args:
+        report: what to write.
+        path: `-` for standard output.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    write_text(path, as_html(report))
+
+
+def as_html(report: Report) -> str:
+    """Return the page.
+
+    Everything a device sent is escaped, and should that ever fail, the page's policy lets only
+    its own two scripts run, by their digests, and lets nothing be sent anywhere.
+    """
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fleetmark_collector.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    files = Path(__file__).parent / "templates"
+    page_js = (files / "report.js").read_text("utf-8")
+    plotly_js = get_plotlyjs()
+    drawn = [plots(number, cells) for number, cells in enumerate(report.workloads.values())]
+    return environment.get_template("report.html.j2").render(
+        policy=_policy(plotly_js, page_js),
+        css=(files / "report.css").read_text("utf-8"),
+        plotly_js=plotly_js,
+        page_js=page_js,
+        title=clean(report.campaign_id),
+        complete=report.progress.complete,
+        state=state_text(report),
+        facts=list(_facts(report)),
+        confidence=percent(report.confidence),
+        findings=_findings(report),
+        notes=report.notes,
+        workloads=[
+            _workload(name, cells, figures)
+            for (name, cells), figures in zip(report.workloads.items(), drawn, strict=True)
+        ],
+        troubles=report.troubles,
+        method=list(_method(report)),
+        definitions=[METRICS[name] for name in REPORTED if _has(report, name)],
+        provenance=list(_provenance(report)),
+        machines=[(device, machine[:16]) for (_, device), machine in report.machines.items()],
+        figures=[
+            {key: figure[key] for key in ("id", "data", "layout")} | {"workload": number}
+            for number, figures in enumerate(drawn)
+            for figure in figures
+        ],
+        version=__version__,
+    )
+
+
+def _policy(*scripts: str) -> str:
+    """Return a content security policy under which only these scripts run."""
+    digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _has(report: Report, name: str) -> bool:
+    return any(name in cell.figures for cell in report.cells)
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    if report.start_ns is not None and report.end_ns is not None:
+        yield "First to last record", f"{_time(report.start_ns)} to {_time(report.end_ns)}"
+    devices = dict.fromkeys(clean(cell.cell.config.device) for cell in report.cells)
+    yield "Devices", ", ".join(devices)
+    known = {report.machines.get(cell.cell.config[:2]) for cell in report.cells}
+    if None not in known:
+        yield "Machines", str(len(known))
+    yield "Cells", str(len(report.cells))
+    yield "Trials", str(report.progress.trials)
+    if report.common:
+        yield "All cells", ", ".join(report.common)
+    if report.baseline is not None:
+        yield "Baseline", report.baseline
+
+
+def _time(time_ns: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(time_ns / 1e9, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError):
+        return f"{time_ns} ns"  # a device's clock may say anything
+
+
+def _findings(report: Report) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for finding in report.findings:
+        where = clean(finding.workload)
+        title = f"{where} on {clean(finding.device)}" if finding.device else f"{where}: all devices"
+        found.setdefault(title, []).append(finding.text)
+    return found
+
+
+def _workload(
+    name: str, cells: Sequence[CellReport], figures: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    names = [metric for metric in REPORTED if any(metric in cell.figures for cell in cells)]
+    columns = [{"title": METRICS[n].title, "unit": METRICS[n].shown_unit} for n in names]
+    compared = any(cell.versus and cell.versus.comparisons for cell in cells)
+    if compared:
+        title = METRICS[cells[0].headline].title.lower()
+        columns.insert(0, {"title": "Speed-up", "unit": title})
+    kind = cells[0].cell.workload_kind
+    asked = "prompts one after another in one session" if kind == "multi" else "one prompt"
+    tokens = sorted({count for cell in cells for count in cell.output_tokens})
+    return {
+        "title": clean(name) or "No workload reached",
+        "subtitle": (f"{kind}: {asked}; " if name else "")
+        + f"generated tokens: {', '.join(map(str, tokens)) or 'none'}",
+        "plots": figures,
+        "columns": columns,
+        "rows": [
+            {
+                "name": cell.short,
+                "badge": "baseline" if cell.is_baseline else "",
+                "figures": ([_gain(cell)] if compared else [])
+                + [_figure(n, cell.figures.get(n)) for n in names],
+                "counts": [
+                    "-" if count is None else count
+                    for count in (
+                        cell.counts.valid,
+                        cell.counts.suspect,
+                        cell.counts.invalid,
+                        cell.counts.warmup,
+                        cell.counts.superseded,
+                        cell.counts.planned,
+                    )
+                ],
+                "remarks": [*cell_notes(cell), *(cell.versus.notes if cell.versus else ())],
+            }
+            for cell in cells
+        ],
+    }
+
+
+def _figure(name: str, figure: Estimate | None) -> dict[str, str]:
+    if figure is None:
+        return {"value": "-", "interval": "", "style": ""}
+    metric = METRICS[name]
+    interval = ""
+    if figure.low is not None:
+        interval = f"{metric.show(figure.low)} to {metric.show(figure.high)}"
+    return {"value": metric.show(figure.median), "interval": interval, "style": ""}
+
+
+def _gain(cell: CellReport) -> dict[str, str]:
+    comparison = cell.versus.comparisons.get(cell.headline) if cell.versus else None
+    if comparison is None:
+        return {"value": "-", "interval": "", "style": ""}
+    return {
+        "value": gain_text(comparison.gain),
+        "interval": str(comparison.outcome).replace("better", "faster").replace("worse", "slower"),
+        "style": _STYLES.get(comparison.outcome, ""),
+    }
+
+
+def _method(report: Report) -> Iterator[str]:
+    yield (
+        "Figures are medians over the trials that are VALID or SUSPECT. Warm-ups and INVALID "
+        "trials are in no figure; a trial that was measured again counts once, the latest time. "
+        "Cold latency is the exception: the first request after a load is a warm-up by nature."
+    )
+    yield (
+        f"Intervals are {percent(report.confidence)} percentile bootstrap intervals of the median, "
+        "resampled session by session (a session asks all prompts of the workload once); fewer "
+        f"than {min_sessions(report.confidence)} sessions give none. Each interval stands for "
+        "itself: of many comparisons a few are off by chance."
+    )
+    yield (
+        "A speed-up is the ratio of the two medians, resampled together where both cells have "
+        "the same repetitions. An interval that contains 1 means no difference was shown."
+    )
+    yield (
+        "Cells are compared only if their weights have the same origin and they generated the "
+        "same number of tokens from the same prompt tokens."
+    )
+
+
+def _provenance(report: Report) -> Iterator[dict[str, Any]]:
+    for one in report.provenance:
+        size, bits = one.model_bytes, one.bits_per_weight
+        yield {
+            "label": one.label,
+            "numbers": [
+                clean(one.backend_version or "-"),
+                "-" if size is None else f"{size / 2**20:,.1f}",
+                "-" if bits is None else f"{bits:.2f}",
+            ],
+            "digests": [one.model_sha256 or "-", one.model_origin_sha256 or "-"],
+        }

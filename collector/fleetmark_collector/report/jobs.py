@@ -1,0 +1,144 @@
+"""The jobs of a report: what each ran, and how far it came, from records and plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fleetmark_collector.sinks.base import Stored
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.messages import JobSpec, Workload
+from fleetmark_protocol.records import Failure, JobRecord, LoadRecord, Scalar, TrialRecord
+
+
+class Config(NamedTuple):
+    """What a cell runs, whatever it is asked: one device x backend x model x options."""
+
+    fleet: str
+    device: str
+    backend: str
+    model: str
+    quantization: str | None
+    options: tuple[tuple[str, Scalar], ...]
+
+
+class JobKey(NamedTuple):
+    """Names a job; with the device, as a record's word on its job is its device's alone."""
+
+    fleet: str
+    device: str
+    job_id: str
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job as the campaign planned it; `state` and `failure` as the centre knows them."""
+
+    fleet: str
+    device: str
+    spec: JobSpec
+    state: JobState = JobState.QUEUED
+    failure: Failure | None = None
+
+    @property
+    def key(self) -> JobKey:
+        """Its name."""
+        return JobKey(self.fleet, self.device, self.spec.job_id)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job and how far it came; `config` is None where no record and no plan tells."""
+
+    key: JobKey
+    config: Config | None
+    state: JobState
+    attempt: int
+    trials_planned: int
+    failure: Failure | None
+
+
+def read_jobs(
+    records: Sequence[Stored[JobRecord]],
+    runs: Sequence[Stored[TrialRecord] | Stored[LoadRecord]],
+    plan: Sequence[PlannedJob],
+) -> list[Job]:
+    """Return all jobs that the plan or any record speaks of, in the order of the plan.
+
+    Without a plan they come in the order of the numbers in their ids.
+
+    Args:
+        records: the jobs' own records.
+        runs: loads, then trials.
+        plan: what was planned.
+    """
+    planned = {job.key: job for job in plan}
+    # The device's word on the quantization is better than the plan's, which may leave it open;
+    # a load that failed may not have come so far as to know it.
+    configs = {key: _planned_config(job) for key, job in planned.items()}
+    for item in runs:
+        key = key_of(item)
+        before = configs.get(key)
+        configs[key] = _config(item, before.quantization if before else None)
+    latest: dict[JobKey, JobRecord] = {}
+    for stored in sorted(records, key=lambda one: (one.record.attempt, one.seq)):
+        key = key_of(stored)
+        if key not in latest or not latest[key].state.terminal:
+            latest[key] = stored.record
+    order = {key: index for index, key in enumerate(planned)}
+    keys = {**dict.fromkeys(configs), **dict.fromkeys(latest)}
+    return [
+        _job(key, configs.get(key), latest.get(key), planned.get(key))
+        for key in sorted(keys, key=lambda key: (order.get(key, len(order)), _number(key)))
+    ]
+
+
+def key_of(item: Stored[TrialRecord] | Stored[LoadRecord] | Stored[JobRecord]) -> JobKey:
+    """Return the job that a record is about."""
+    return JobKey(item.fleet, item.device, item.record.job_id)
+
+
+def trials_of(workload: Workload) -> int:
+    """Return how many trials a job makes of a workload; a warm-up asks one prompt only."""
+    return workload.warmup + workload.repetitions * len(workload.prompts)
+
+
+def _config(item: Stored[TrialRecord] | Stored[LoadRecord], quantization: str | None) -> Config:
+    record = item.record
+    return Config(
+        item.fleet,
+        item.device,
+        record.backend,
+        record.model,
+        record.quantization or quantization,
+        tuple(sorted(record.options.items())),
+    )
+
+
+def _planned_config(job: PlannedJob) -> Config:
+    spec = job.spec
+    labels = tuple(sorted(spec.labels.items()))
+    return Config(
+        job.fleet, job.device, spec.backend, spec.model.name, spec.model.quantization, labels
+    )
+
+
+def _job(
+    key: JobKey, config: Config | None, record: JobRecord | None, planned: PlannedJob | None
+) -> Job:
+    state = record.state if record else JobState.QUEUED
+    failure = record.failure if record else None
+    if planned is not None and planned.state.terminal:
+        # The centre may have given the job up, or miss trials that the device says it sent.
+        state, failure = planned.state, planned.failure or failure
+    elif planned is not None and state.terminal:
+        state = JobState.IN_PROGRESS  # its last trials are not all here yet
+    count = record.trials_planned if record else 0
+    if count == 0 and planned is not None:
+        count = sum(map(trials_of, planned.spec.workloads))
+    return Job(key, config, state, record.attempt if record else 0, count, failure)
+
+
+def _number(key: JobKey) -> tuple[int, JobKey]:
+    last = key.job_id.rpartition(".")[2]
+    # Not isdigit: that takes characters which int does not.
+    return (int(last) if last.isascii() and last.isdecimal() else 2**63, key)

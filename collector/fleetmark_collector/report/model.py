@@ -1,0 +1,140 @@
+"""What a report is: plain data that tables, HTML and exports show each in its way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleetmark_collector.report.cells import Cell
+from fleetmark_collector.report.compare import Versus
+from fleetmark_collector.report.jobs import Job
+from fleetmark_collector.report.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How a cell's trials came out; `invalid` includes those that failed."""
+
+    valid: int
+    suspect: int
+    invalid: int
+    warmup: int
+    superseded: int
+    planned: int | None
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """A cell with its figures.
+
+    Attributes:
+        label: all that makes its configuration; equal for the same cell of another workload.
+        short: the parts that differ between the cells of this report.
+        left_out: reasons of INVALID trials, counted.
+        suspected: reasons of SUSPECT trials, counted; these are in the figures.
+        figures: by metric, those there are.
+        prompt_tokens: of the usable trials; several numbers where prompts differ.
+        problem: why there is no usable trial; None where there are some.
+        versus: None for the baseline itself, and where the workload has no baseline.
+    """
+
+    cell: Cell
+    label: str
+    short: str
+    counts: Counts
+    left_out: Mapping[str, int]
+    suspected: Mapping[str, int]
+    figures: Mapping[str, Estimate]
+    prompt_tokens: tuple[int, ...]
+    output_tokens: tuple[int, ...]
+    energy_sources: tuple[str, ...]
+    problem: str | None
+    is_baseline: bool
+    versus: Versus | None
+
+    @property
+    def headline(self) -> str:
+        """The metric that a user of this workload waits for."""
+        return "session_latency_s" if self.cell.workload_kind == "multi" else "latency_s"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the figures show, in words; `device` is None where it is about all."""
+
+    workload: str
+    device: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A typed failure of a job, a load or trials."""
+
+    where: str
+    what: str
+    code: str
+    message: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which weights and which engine stand behind a configuration; what is unknown is None."""
+
+    label: str
+    backend_version: str | None
+    model_sha256: str | None
+    model_origin_sha256: str | None
+    model_bytes: int | None
+    bits_per_weight: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of the campaign is in the store; planned numbers count what is known of."""
+
+    jobs_done: int
+    jobs: int
+    trials: int
+    trials_planned: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more will come."""
+        return self.jobs_done == self.jobs
+
+
+@dataclass(frozen=True)
+class Report:
+    """A campaign's cells, compared.
+
+    Attributes:
+        common: what all configurations have in common.
+        baseline: label of the configuration that the others are compared with.
+        notes: what holds for the whole report.
+        start_ns, end_ns: first and last record, in the devices' clocks; None without records.
+        machines: device -> digest of its machine, where known.
+    """
+
+    campaign_id: str
+    confidence: float
+    seed: int
+    cells: tuple[CellReport, ...]
+    jobs: tuple[Job, ...]
+    common: tuple[str, ...]
+    baseline: str | None
+    findings: tuple[Finding, ...]
+    troubles: tuple[Trouble, ...]
+    provenance: tuple[Provenance, ...]
+    notes: tuple[str, ...]
+    progress: Progress
+    start_ns: int | None
+    end_ns: int | None
+    machines: Mapping[tuple[str, str], str]
+
+    @property
+    def workloads(self) -> dict[str, list[CellReport]]:
+        """The cells by workload, both in order."""
+        found: dict[str, list[CellReport]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.cell.workload, []).append(cell)
+        return found

@@ -1,0 +1,229 @@
+"""Shows a report in a terminal, 100 columns wide."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fleetmark_collector.report.findings import gain_text
+from fleetmark_collector.report.labels import clean
+from fleetmark_collector.report.model import CellReport, Finding, Report, Trouble
+from fleetmark_collector.report.statistics import Estimate, Outcome
+from fleetmark_protocol.metrics import METRICS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+RESOURCES = (
+    "cpu_percent_mean",
+    "backend_cpu_percent_mean",
+    "rss_bytes",
+    "pss_bytes",
+    "mem_used_percent_mean",
+    "load_s",
+    "latency_cold_s",
+    "energy_j",
+)
+
+SIGNS = {
+    Outcome.BETTER: ("▲", "green"),
+    Outcome.WORSE: ("▼", "red"),
+    Outcome.NO_DIFFERENCE: ("≈", "dim"),
+    Outcome.TOO_FEW: ("?", "dim"),
+}
+
+
+def render_terminal(report: Report, console: "Console") -> None:
+    """Print the report: two tables a workload, then what they leave out."""
+    from rich.text import Text
+
+    # Text objects throughout, never markup: labels come from devices.
+    console.print(Text(f"Campaign {clean(report.campaign_id)}", style="bold"))
+    console.print(Text(state_text(report)))
+    if report.common:
+        console.print(Text(f"all cells: {', '.join(report.common)}"))
+    for workload, cells in report.workloads.items():
+        kind = "" if not workload else f" ({cells[0].cell.workload_kind} prompt)"
+        console.print()
+        console.print(Text((clean(workload) or "no workload reached") + kind, style="bold"))
+        console.print()
+        if any(cell.figures for cell in cells):
+            console.print(_speed_table(cells))
+            console.print()
+            console.print(_resource_table(cells))
+            console.print()
+        _print_list(console, "", _all_notes(cells))
+    _print_list(console, "How to read this", legend(report))
+    _print_list(console, "Findings", (_finding(one) for one in report.findings))
+    _print_list(console, "Notes", report.notes)
+    _print_list(console, "Failures", (trouble_text(one) for one in report.troubles))
+
+
+def trouble_text(trouble: Trouble) -> str:
+    """Return a failure in one line."""
+    times = f" ({trouble.count} times)" if trouble.count > 1 else ""
+    return f"{trouble.where}: {trouble.what}: {trouble.code}: {trouble.message}{times}"
+
+
+def legend(report: Report) -> Iterator[str]:
+    """Yield how to read the tables."""
+    signs = ", ".join(
+        f"{SIGNS[one][0]} {word}"
+        for one, word in (
+            (Outcome.BETTER, "faster"),
+            (Outcome.WORSE, "slower"),
+            (Outcome.NO_DIFFERENCE, "no difference shown"),
+            (Outcome.TOO_FEW, "too few repetitions to tell"),
+        )
+    )
+    yield (
+        f"Medians; ± is half of the {percent(report.confidence)} interval. V/S/I: trials valid, "
+        "suspect (counted, with the reason below), invalid (left out)."
+    )
+    if report.baseline is not None:
+        yield f"Speed-up against {report.baseline}: {signs}."
+
+
+def percent(share: float) -> str:
+    """Return 0.95 as '95%', and no more digits than it has."""
+    return f"{share * 100:.4g}%"
+
+
+def _finding(finding: Finding) -> str:
+    where = clean(finding.workload)
+    return f"{where}: {finding.text}"
+
+
+def _print_list(console: "Console", title: str, lines: Iterable[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for line in lines:
+        grid.add_row("-", Text(line))
+    if grid.row_count:
+        if title:
+            console.print()
+            console.print(Text(title, style="bold"))
+        console.print(grid)
+
+
+def state_text(report: Report) -> str:
+    """Return how much of the campaign is there."""
+    progress = report.progress
+    state = "complete" if progress.complete else "so far"
+    return (
+        f"{state}: {progress.trials} of {progress.trials_planned} trials, "
+        f"{progress.jobs_done} of {progress.jobs} jobs done"
+    )
+
+
+def _speed_table(cells: Sequence[CellReport]) -> "Table":
+    headline = cells[0].headline
+    table = _table(cells, _title(headline), "Speed-up", *map(_title, ("ttft_s", "tpot_s")), "V/S/I")
+    for cell in cells:
+        table.add_row(
+            _name(cell),
+            _figure(cell, headline),
+            _gain(cell, headline),
+            *(_figure(cell, name) for name in ("ttft_s", "tpot_s")),
+            f"{cell.counts.valid}/{cell.counts.suspect}/{cell.counts.invalid}",
+        )
+    return table
+
+
+def _resource_table(cells: Sequence[CellReport]) -> "Table":
+    names = [
+        name
+        for name in ("prefill_tps", "decode_tps", *RESOURCES)
+        if any(name in cell.figures for cell in cells)
+    ]
+    table = _table(cells, *map(_title, names))
+    for cell in cells:
+        figures = (cell.figures.get(name) for name in names)
+        table.add_row(
+            _name(cell),
+            *(
+                METRICS[name].show(figure.median if figure else None)
+                for name, figure in zip(names, figures, strict=True)
+            ),
+        )
+    return table
+
+
+def _table(cells: Sequence[CellReport], *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    widest = max(len(cell.short) for cell in cells)
+    table.add_column("Cell", overflow="fold", min_width=min(widest, 30))
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _title(name: str) -> str:
+    metric = METRICS[name]
+    # A word a line, so that ten columns fit beside the cell's name.
+    return "\n".join([*metric.title.split(), metric.shown_unit])
+
+
+def _name(cell: CellReport) -> "Text":
+    from rich.text import Text
+
+    return Text(cell.short, style="dim" if cell.problem else "")
+
+
+def _figure(cell: CellReport, name: str) -> str:
+    figure: Estimate | None = cell.figures.get(name)
+    if figure is None:
+        return "-"
+    half = figure.relative_half_width
+    shown = METRICS[name].show(figure.median)
+    return shown if half is None else f"{shown} ±{half:.1%}"
+
+
+def _gain(cell: CellReport, name: str) -> "Text":
+    from rich.text import Text
+
+    if cell.is_baseline and not cell.problem:
+        return Text("baseline", style="dim")
+    comparison = cell.versus.comparisons.get(name) if cell.versus else None
+    if comparison is None:
+        return Text("not comparable" if cell.versus and cell.versus.not_comparable else "-")
+    sign, style = SIGNS[comparison.outcome]
+    return Text(f"{gain_text(comparison.gain)} {sign}", style=style)
+
+
+def cell_notes(cell: CellReport) -> Iterator[str]:
+    """Yield what a cell's figures leave out, and why it is not compared."""
+    counts = cell.counts
+    if cell.problem:
+        yield cell.problem
+        return
+    if cell.left_out:
+        yield f"left out {counts.invalid}: {_counted(cell.left_out)}"
+    if cell.suspected:
+        yield f"suspect {counts.suspect}: {_counted(cell.suspected)}"
+    if counts.superseded:
+        yield f"{counts.superseded} measured again after an interruption, the latest counts"
+    if cell.versus and cell.versus.not_comparable:
+        yield f"not comparable: {cell.versus.not_comparable}"
+
+
+def _all_notes(cells: Sequence[CellReport]) -> Iterator[str]:
+    for cell in cells:
+        for line in cell_notes(cell):
+            yield f"{cell.short}: {line}"
+    # What is true of many cells is said once.
+    said: dict[str, list[str]] = {}
+    for cell in cells:
+        for note in cell.versus.notes if cell.versus else ():
+            said.setdefault(note, []).append(cell.short)
+    for note, names in said.items():
+        yield f"{', '.join(names)}: {note}"
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{clean(reason)} ({count})" for reason, count in reasons.items())
