@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines import smollm2
+from fleet import Fleet
 from servers import Mosquitto
 
 
@@ -21,3 +22,11 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path).start()
     yield broker
     broker.kill()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Fleet]:
+    """A fleet with a running broker and nothing else yet."""
+    made = Fleet(tmp_path, mosquitto)
+    yield made
+    made.close()

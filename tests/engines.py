@@ -51,3 +51,10 @@ def smollm2() -> Path:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     assert digest == MODEL_SHA256, f"{file} is not the model it should be: remove it"
     return file
+
+
+def model_store() -> Path:
+    """Return a model store that agents under test share, so that each does not fetch its own."""
+    directory = cache_dir() / "store"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

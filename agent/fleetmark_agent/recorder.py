@@ -12,7 +12,14 @@ from fleetmark_agent.outbox import Outbox
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import Canceled, FleetmarkError, StoreUnavailable
 from fleetmark_protocol.messages import JobSpec
-from fleetmark_protocol.records import EventRecord, Failure, JobRecord, LoadRecord, TrialRecord
+from fleetmark_protocol.records import (
+    EventRecord,
+    Failure,
+    JobRecord,
+    LoadRecord,
+    TrialRecord,
+    clip,
+)
 
 RETRY_S = 1.0
 
@@ -131,4 +138,4 @@ class Recorder:
 
 def failure_of(error: FleetmarkError) -> Failure:
     """Return an error as it goes on the wire."""
-    return Failure(code=error.code, message=str(error)[:4000], retryable=error.retryable)
+    return Failure(code=error.code, message=clip(str(error)), retryable=error.retryable)

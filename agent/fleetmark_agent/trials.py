@@ -6,6 +6,7 @@ from typing import Any
 
 from fleetmark_agent import timing
 from fleetmark_protocol.messages import JobSpec, Workload
+from fleetmark_protocol.records import clip
 
 OUTPUT_TEXT_CHARS = 2000
 
@@ -88,7 +89,7 @@ def measured_fields(answer: dict[str, Any]) -> dict[str, Any]:
         "output_tokens": output_tokens,
         "output_sha256": sha256_text(answer["text"]),
         "output_ids_sha256": sha256_ids(answer["token_ids"]),
-        "output_text": answer["text"][:OUTPUT_TEXT_CHARS],
+        "output_text": clip(answer["text"], OUTPUT_TEXT_CHARS),
         "stop_reason": completion.get("stop_reason"),
         "engine_prefill_s": completion.get("engine_prefill_s"),
         "engine_decode_s": completion.get("engine_decode_s"),

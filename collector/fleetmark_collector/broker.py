@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from fleetmark_protocol.errors import ConfigError, FleetmarkError
+from fleetmark_protocol.errors import BrokerFailed, ConfigError
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
 from fleetmark_protocol.settings import is_loopback
 
@@ -19,12 +19,6 @@ TEMPLATE = Path(__file__).parent / "mosquitto" / "mosquitto.conf"
 
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 """Debian puts Mosquitto where an ordinary user's PATH does not look."""
-
-
-class BrokerFailed(FleetmarkError):
-    """The broker could not be started."""
-
-    code = "BROKER"
 
 
 @dataclass(frozen=True)

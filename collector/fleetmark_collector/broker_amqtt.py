@@ -5,8 +5,8 @@ import importlib.metadata
 import logging
 import signal
 
-from fleetmark_collector.broker import BrokerFailed, BrokerOptions
-from fleetmark_protocol.errors import ConfigError
+from fleetmark_collector.broker import BrokerOptions
+from fleetmark_protocol.errors import BrokerFailed, ConfigError
 from fleetmark_protocol.settings import is_loopback
 
 

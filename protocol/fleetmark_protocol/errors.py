@@ -156,6 +156,20 @@ class CampaignTimedOut(FleetmarkError):
     remedy = "Raise the campaign's own time limit, or ask for less."
 
 
+class BrokerFailed(FleetmarkError):
+    """The broker could not be started, or ended by itself."""
+
+    code = "BROKER"
+    remedy = "Read the broker's last words; `fleetmark doctor` looks for what it needs."
+
+
+class ProcessFailed(FleetmarkError):
+    """A process that belongs to a demo ended before its time."""
+
+    code = "PROCESS"
+    remedy = "Read its log file, which the message names."
+
+
 class StoreError(FleetmarkError):
     """Something could not be written or read."""
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from collected import EPOCH, OTHER_EPOCH, event, job, load, stored, telemetry, trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import instances
 
+from collected import EPOCH, OTHER_EPOCH, event, job, load, stored, telemetry, trial
 from fleetmark_collector.sinks.base import Reader, Writer
 from fleetmark_collector.sinks.sqlite import SqliteReader, SqliteSink
 from fleetmark_protocol.errors import PartialWrite, StoreUnavailable
 from fleetmark_protocol.records import JobRecord, LoadRecord, TelemetryRecord, TrialRecord
+from strategies import instances
 
 
 @dataclass

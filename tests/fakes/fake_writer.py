@@ -8,7 +8,7 @@ from fleetmark_protocol.records import Record
 
 
 class FakeWriter:
-    """Remembers what it durably has; an exception in `plan` is raised by the write it stands for."""
+    """Remembers what it has; an exception in `plan` is raised by the write it stands for."""
 
     def __init__(self, plan: Sequence[Exception | None] = ()) -> None:
         self.plan = list(plan)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
+from fleetmark_protocol.errors import all_errors
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("agent/fleetmark_agent", "collector/fleetmark_collector", "protocol/fleetmark_protocol")
 MODULES = sorted(
@@ -71,3 +73,16 @@ def test_the_protocol_needs_nothing_but_its_few_libraries():
     modules = [f"fleetmark_protocol.{file.stem}" for file in MODULES if file.parts[0] == "protocol"]
     heavy = ENGINES | NUMBERS | NETWORK | {"psutil", "typer", "fleetmark_agent"}
     assert loaded_after(*(m for m in modules if not m.endswith("__init__"))) & heavy == set()
+
+
+def test_every_error_is_defined_with_the_others_where_the_docs_find_it():
+    names = {kind.__name__ for kind in all_errors().values()} | {"Exception", "RuntimeError"}
+    elsewhere = [
+        f"{file}: {node.name}"
+        for file in MODULES
+        if file.name != "errors.py"
+        for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and {base.id for base in node.bases if isinstance(base, ast.Name)} & names
+    ]
+    assert elsewhere == [], "define it in protocol/fleetmark_protocol/errors.py"

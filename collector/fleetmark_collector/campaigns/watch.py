@@ -67,7 +67,7 @@ def watch_campaign(
     store = CampaignStore(settings.state_file)
     registry = DeviceRegistry(settings.state_file)
     reader = open_reader(settings)
-    view = None
+    view, was_alive = None, True
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     try:
         with live or nullcontext():
@@ -84,14 +84,14 @@ def watch_campaign(
                     if live is not None:
                         live.update(draw(new, alive), refresh=True)
                     else:
-                        for line in changes(view, new, alive):
+                        for line in changes(view, new, alive, was_alive):
                             console.print(
                                 f"{datetime.now().astimezone():%H:%M:%S} {line}",
                                 soft_wrap=True,
                                 markup=False,
                                 highlight=False,
                             )
-                    view = new
+                    view, was_alive = new, alive
                     if new.campaign.state.terminal:
                         break
                 sleep(interval_s)
@@ -152,11 +152,18 @@ def failure_lines(view: View) -> list[str]:
 # --- lines -------------------------------------------------------------------------------------
 
 
-def changes(old: View | None, new: View, alive: bool) -> list[str]:
-    """Return what is worth a line since the last look."""
+def changes(old: View | None, new: View, alive: bool, was_alive: bool = True) -> list[str]:
+    """Return what is worth a line since the last look.
+
+    Args:
+        old: the look before; None for the first.
+        new: this look.
+        alive: whether a collector is running.
+        was_alive: whether one was, at the look before.
+    """
     lines = []
-    if old is None and not alive:
-        lines.append(NO_COLLECTOR)
+    if alive != was_alive:
+        lines.append("a collector is running again" if alive else NO_COLLECTOR)
     before = {job.job_id: job for job in old.jobs} if old else {}
     for job in new.jobs:
         line = _job_change(before.get(job.job_id), job)

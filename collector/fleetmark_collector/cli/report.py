@@ -49,7 +49,7 @@ def report(
         typer.Option(
             metavar="CELL",
             help="What to compare with: a part of one cell's name that no other has, such as "
-            "pi-1/xllamacpp/smollm2/Q8_0. Default: the first cell shown that has a usable trial.",
+            "pi-1/xllamacpp/smollm2/Q8_0. Default: the one that most can be compared with.",
         ),
     ] = None,
     confidence: Annotated[

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from fleetmark_collector.campaigns.file import load_campaign
 from fleetmark_collector.config import CollectorSettings, load_settings
-from fleetmark_collector.demo.processes import ProcessFailed, Processes, wait_until_listening
+from fleetmark_collector.demo.processes import Processes, wait_until_listening
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_protocol import logs
+from fleetmark_protocol.errors import ProcessFailed
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,16 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleetmark_protocol.errors import FleetmarkError
+from fleetmark_protocol.errors import ProcessFailed
 
 PR_SET_PDEATHSIG = 1
 STOP_S = 15.0
-
-
-class ProcessFailed(FleetmarkError):
-    """A process of the demo ended by itself."""
-
-    code = "PROCESS"
 
 
 class Processes:

@@ -1,6 +1,6 @@
 """Compares two cells: whether they may be compared at all, and what each metric shows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetmark_collector.report.cells import REPORTED, Cell, Trial
@@ -82,6 +82,19 @@ def compare(cell: Cell, other: Cell, *, confidence: float, seed: int, same_machi
     return Versus(None, {one.metric: one for one in found if one is not None}, same, tuple(notes))
 
 
+def comparable_groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Split cells of one workload into groups whose members may be compared with one another."""
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        for group in groups:
+            if all(why_not_comparable(cell, other) is None for other in group):
+                group.append(cell)
+                break
+        else:
+            groups.append([cell])
+    return groups
+
+
 def same_outputs(cell: Cell, other: Cell) -> bool | None:
     """Whether both cells generated the same; None where that was not recorded."""
     mine, theirs = _by_prompt(cell.measured), _by_prompt(other.measured)
@@ -116,7 +129,7 @@ def _weights(cell: Cell, other: Cell) -> str | None:
 def _prompts(cell: Cell, other: Cell) -> str | None:
     mine, theirs = _by_prompt(cell.measured), _by_prompt(other.measured)
     if mine.keys() != theirs.keys():
-        return f"prompts {_listed(mine)} here, {_listed(theirs)} there"
+        return f"prompts {_listed(mine)} here, {_listed(theirs)} in the baseline"
     for prompt in sorted(mine):
         both = (*mine[prompt], *theirs[prompt])
         ids = {trial.record.prompt_ids_sha256 for trial in both}
@@ -142,7 +155,9 @@ def _outputs_asked(cell: Cell, other: Cell) -> str | None:
         if None in here | there:
             return _at(cell, prompt, "the number of generated tokens is unknown")
         if len(here | there) > 1:
-            return _at(cell, prompt, f"generated {_span(here)} tokens here, {_span(there)} there")
+            return _at(
+                cell, prompt, f"generated {_span(here)} tokens here, {_span(there)} in the baseline"
+            )
     return None
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from fleetmark_collector.report.compare import (
     Comparison,
+    comparable_groups,
     compare_metric,
-    why_not_comparable,
 )
+from fleetmark_collector.report.labels import percent
 from fleetmark_collector.report.model import CellReport, Finding
 from fleetmark_collector.report.statistics import Estimate, Outcome, Ratio, min_sessions, outcome
 from fleetmark_protocol.metrics import METRICS, Metric
@@ -29,8 +30,10 @@ def findings(cells: Sequence[CellReport], *, confidence: float, seed: int) -> It
         if len(devices) > 1:
             scopes.append((None, here))
         for device, members in scopes:
-            for group in comparable_groups(members):
-                if device is None and len({c.cell.config[:2] for c in group}) < 2:
+            for alike in comparable_groups([c.cell for c in members]):
+                group = [c for c in members if c.cell in alike]
+                spread = len({c.cell.config[:2] for c in group})
+                if len(group) < 2 or (device is None and spread < 2):
                     continue
                 wanted = [(group[0].headline, "Fastest")]
                 wanted += [(_memory(group), "Smallest")] if device is not None else []
@@ -38,19 +41,6 @@ def findings(cells: Sequence[CellReport], *, confidence: float, seed: int) -> It
                     text = _best(group, metric, word, confidence=confidence, seed=seed)
                     if text is not None:
                         yield Finding(workload, device, text)
-
-
-def comparable_groups(cells: Sequence[CellReport]) -> list[list[CellReport]]:
-    """Return groups of at least two cells that may be compared with one another."""
-    groups: list[list[CellReport]] = []
-    for cell in cells:
-        for group in groups:
-            if all(why_not_comparable(cell.cell, other.cell) is None for other in group):
-                group.append(cell)
-                break
-        else:
-            groups.append([cell])
-    return [group for group in groups if len(group) > 1]
 
 
 def with_interval(metric: Metric, figure: Estimate) -> str:
@@ -99,7 +89,7 @@ def _best(
         least = min_sessions(confidence)
         return (
             f"{word} so far: {best.short} ({value}), but too few repetitions to be sure: an "
-            f"interval at {confidence:.0%} needs at least {least}."
+            f"interval at {percent(confidence)} needs at least {least}."
         )
     level = [pair for pair in compared if pair[1].outcome is not Outcome.BETTER]
     behind = [pair for pair in compared if pair[1].outcome is Outcome.BETTER]
@@ -118,5 +108,5 @@ def _behind(behind: Sequence[tuple[CellReport, Comparison]], word: str) -> str:
         f"{other.short} {verb} {gain_text(comparison.gain)}" for other, comparison in behind[:3]
     ]
     if len(behind) > 3:
-        parts.append(f"{len(behind) - 3} more need more still")
+        parts.append(f"{len(behind) - 3} more are further behind")
     return ", ".join(parts)

@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from fleetmark_collector.report.cells import REPORTED
 from fleetmark_collector.report.export import write_text
 from fleetmark_collector.report.findings import gain_text
-from fleetmark_collector.report.labels import clean
+from fleetmark_collector.report.labels import clean, percent
 from fleetmark_collector.report.model import CellReport, Report
 from fleetmark_collector.report.plots import plots
 from fleetmark_collector.report.statistics import Estimate, Outcome, min_sessions
-from fleetmark_collector.report.tables import cell_notes, percent, state_text
+from fleetmark_collector.report.tables import cell_notes, state_text, workload_text
 from fleetmark_protocol.metrics import METRICS
 from fleetmark_protocol.version import __version__
 
@@ -50,6 +52,7 @@ def as_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = _unbroken
     files = Path(__file__).parent / "templates"
     page_js = (files / "report.js").read_text("utf-8")
     plotly_js = get_plotlyjs()
@@ -92,6 +95,11 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
+
+
+def _unbroken(text: str) -> Markup:
+    """Keep a line from being broken inside a cell's name or an interval."""
+    return Markup(" ").join(Markup('<span class="nb">{}</span>').format(w) for w in text.split())
 
 
 def _has(report: Report, name: str) -> bool:
@@ -140,12 +148,14 @@ def _workload(
         title = METRICS[cells[0].headline].title.lower()
         columns.insert(0, {"title": "Speed-up", "unit": title})
     kind = cells[0].cell.workload_kind
-    asked = "prompts one after another in one session" if kind == "multi" else "one prompt"
     tokens = sorted({count for cell in cells for count in cell.output_tokens})
+    asked = sorted({count for cell in cells for count in cell.prompt_tokens})
     return {
         "title": clean(name) or "No workload reached",
-        "subtitle": (f"{kind}: {asked}; " if name else "")
-        + f"generated tokens: {', '.join(map(str, tokens)) or 'none'}",
+        "subtitle": f"{workload_text(kind)}; prompt tokens: {_listed(asked)}; generated tokens: "
+        f"{_listed(tokens)}"
+        if name
+        else "failed before the first trial",
         "plots": figures,
         "columns": columns,
         "rows": [
@@ -172,6 +182,10 @@ def _workload(
     }
 
 
+def _listed(counts: Sequence[int]) -> str:
+    return ", ".join(map(str, counts)) or "-"
+
+
 def _figure(name: str, figure: Estimate | None) -> dict[str, str]:
     if figure is None:
         return {"value": "-", "interval": "", "style": ""}
@@ -186,9 +200,13 @@ def _gain(cell: CellReport) -> dict[str, str]:
     comparison = cell.versus.comparisons.get(cell.headline) if cell.versus else None
     if comparison is None:
         return {"value": "-", "interval": "", "style": ""}
+    value, _, interval = gain_text(comparison.gain).partition(" ")
+    shown = str(comparison.outcome).replace("better", "faster").replace("worse", "slower")
     return {
-        "value": gain_text(comparison.gain),
-        "interval": str(comparison.outcome).replace("better", "faster").replace("worse", "slower"),
+        "value": value,
+        "interval": ", ".join(
+            part for part in (interval.strip("[]").replace("-", " to "), shown) if part
+        ),
         "style": _STYLES.get(comparison.outcome, ""),
     }
 

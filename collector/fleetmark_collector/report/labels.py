@@ -15,6 +15,11 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+def percent(share: float) -> str:
+    """Return 0.95 as '95%', and no more digits than it has."""
+    return f"{share * 100:.4g}%"
+
+
 def full_label(config: Config, *, with_fleet: bool) -> str:
     """Return everything that makes the configuration, as `--baseline` takes it."""
     parts = _parts(config)

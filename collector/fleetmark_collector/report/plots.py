@@ -1,26 +1,18 @@
 """The plots of a report as plain Plotly figures; the page itself sees to its theme's colours."""
 
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fleetmark_collector.report.cells import Cell, verdict_of
-from fleetmark_collector.report.labels import clean
+from fleetmark_collector.report.cells import Cell
 from fleetmark_collector.report.model import CellReport
+from fleetmark_collector.report.plotparts import Figure, color_of, text
 from fleetmark_collector.report.statistics import Pair
+from fleetmark_collector.report.timeline import over_time
 from fleetmark_protocol.metrics import METRICS
 from fleetmark_protocol.records import Verdict
 
-Figure = dict[str, Any]
-"""`id`, `title`, `note`, `wide`, and Plotly's `data` and `layout`."""
-
 STRIPS = ("ttft_s", "tpot_s", "prefill_tps", "decode_tps", "backend_cpu_percent_mean", "energy_j")
 MEMORY = ("rss_bytes", "pss_bytes")
-
-# Mid tones: readable on white as on near-black, and told apart by most colour-blind readers.
-PALETTE = (
-    "#3b7dd8", "#d9822b", "#2f9e76", "#b45cc0", "#c94f5d", "#7a8a2e", "#3aa3b5", "#8a6d5b",
-)  # fmt: skip
 
 ROW_PX = 38
 
@@ -38,16 +30,11 @@ def plots(number: int, cells: Sequence[CellReport]) -> list[Figure]:
     names = [n for n in (headline, *STRIPS) if any(n in cell.figures for cell in cells)]
     figures = [_strip(cells, names[0]) if names else None, _speed_up(cells, headline)]
     figures += [_strip(cells, name) for name in names[1:]]
-    figures += [_memory(cells), _over_time(cells, headline)]
+    figures += [_memory(cells), over_time(cells, headline)]
     found = [figure for figure in figures if figure is not None]
     for position, figure in enumerate(found):
         figure["id"] = f"plot-{number}-{position}"
     return found
-
-
-def text(label: str) -> str:
-    """Return a label as Plotly may have it: it would take tags in texts for its own."""
-    return html.escape(clean(label))
 
 
 def _strip(cells: Sequence[CellReport], name: str) -> Figure:
@@ -66,9 +53,9 @@ def _strip(cells: Sequence[CellReport], name: str) -> Figure:
                 "type": "scatter",
                 "mode": "markers",
                 "x": [values[place] * metric.display_scale for place in places],
-                "y": [row + _jitter(index) for index in range(len(places))],
+                "y": [row + 0.17 + _jitter(index) for index in range(len(places))],
                 "marker": {
-                    "color": _color(row),
+                    "color": color_of(row),
                     "size": 6,
                     "opacity": 0.45,
                     "symbol": ["circle-open" if p in suspect else "circle" for p in places],
@@ -85,14 +72,14 @@ def _strip(cells: Sequence[CellReport], name: str) -> Figure:
                 "type": "scatter",
                 "mode": "markers",
                 "x": [figure.median * scale],
-                "y": [row],
-                "marker": {"color": _color(row), "size": 11, "symbol": "diamond"},
+                "y": [row - 0.2],
+                "marker": {"color": color_of(row), "size": 10, "symbol": "diamond"},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
                     "array": [((figure.high or 0) - figure.median) * scale] if bars else [0],
                     "arrayminus": [(figure.median - (figure.low or 0)) * scale] if bars else [0],
-                    "color": _color(row),
+                    "color": color_of(row),
                     "thickness": 2.5,
                     "width": 7,
                     "visible": bars,
@@ -129,7 +116,7 @@ def _speed_up(cells: Sequence[CellReport], name: str) -> Figure | None:
             "x": [gain.ratio for gain in ratios],
             "y": [row for row, _, _ in shown],
             "marker": {
-                "color": [_color(row) for row, _, _ in shown],
+                "color": [color_of(row) for row, _, _ in shown],
                 "size": 11,
                 "symbol": "diamond",
             },
@@ -185,7 +172,7 @@ def _memory(cells: Sequence[CellReport]) -> Figure | None:
                     "x": [figure.median * metric.display_scale for _, figure in rows],
                     "y": [row for row, _ in rows],
                     "marker": {
-                        "color": [_color(row) for row, _ in rows],
+                        "color": [color_of(row) for row, _ in rows],
                         "opacity": 1 - 0.45 * position,
                     },
                     "hovertemplate": f"{metric.title} %{{x:.1f}} {metric.shown_unit}"
@@ -204,87 +191,6 @@ def _memory(cells: Sequence[CellReport]) -> Figure | None:
         "data": data,
         "layout": layout,
     }
-
-
-def _over_time(cells: Sequence[CellReport], name: str) -> Figure | None:
-    """The trials in their order: drift, heat and outliers show here."""
-    metric = METRICS[name]
-    data: list[dict[str, Any]] = []
-    for row, cell in enumerate(cells):
-        values = sorted(cell.cell.values(name).items())
-        if values:
-            data.append(
-                _line(
-                    [place.session[1] + 1 for place, _ in values],
-                    [value * metric.display_scale for _, value in values],
-                    row,
-                    cell,
-                )
-            )
-        data += _apart(cell, row, name)
-    if not data:
-        return None
-    return {
-        "title": f"{metric.title} over the repetitions ({metric.shown_unit})",
-        "note": "a cross is a trial that was left out, a hollow square before 1 is a warm-up",
-        "wide": True,
-        "data": data,
-        "layout": {
-            "height": 340,
-            "margin": {"l": 60, "r": 16, "t": 8, "b": 44},
-            "xaxis": {"title": {"text": "repetition"}, "rangemode": "normal"},
-            "yaxis": {"rangemode": "tozero"},
-            "legend": {"orientation": "h", "y": -0.25},
-            "hovermode": "closest",
-        },
-    }
-
-
-def _line(x: list[int], y: list[float], row: int, cell: CellReport) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": text(cell.short),
-        "legendgroup": str(row),
-        "x": x,
-        "y": y,
-        "line": {"color": _color(row), "width": 1.5},
-        "marker": {"size": 6},
-        "hovertemplate": "repetition %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
-    }
-
-
-def _apart(cell: CellReport, row: int, name: str) -> Iterator[dict[str, Any]]:
-    """Yield what is in no figure: warm-ups and trials left out, where they have a value."""
-    if name == "session_latency_s":
-        return
-    scale = METRICS[name].display_scale
-    groups = (
-        ("square-open", "warm-up", [t.record for t in cell.cell.trials if t.record.warmup]),
-        (
-            "x",
-            "left out",
-            [
-                t.record
-                for t in cell.cell.trials
-                if not t.record.warmup and verdict_of(t.record) is Verdict.INVALID
-            ],
-        ),
-    )
-    for symbol, word, records in groups:
-        found = [(r, getattr(r, name)) for r in records if getattr(r, name) is not None]
-        if found:
-            yield {
-                "type": "scatter",
-                "mode": "markers",
-                "legendgroup": str(row),
-                "showlegend": False,
-                "x": [-r.repetition if r.warmup else r.repetition + 1 for r, _ in found],
-                "y": [value * scale for _, value in found],
-                "marker": {"color": _color(row), "size": 9, "symbol": symbol},
-                "text": [text(", ".join((word, *r.verdict_reasons))) for r, _ in found],
-                "hovertemplate": "%{y:.4g}<br>%{text}<extra></extra>",
-            }
 
 
 def _rows_layout(cells: Sequence[CellReport], rangemode: str) -> dict[str, Any]:
@@ -318,10 +224,6 @@ def _where(place: Pair, cell: CellReport, suspect: bool) -> str:
     return ", ".join([*parts, "suspect"] if suspect else parts)
 
 
-def _color(row: int) -> str:
-    return PALETTE[row % len(PALETTE)]
-
-
 def _jitter(index: int) -> float:
     # The golden ratio spreads any number of points evenly, the same way every time.
-    return ((index * 0.618034) % 1 - 0.5) * 0.5
+    return ((index * 0.618034) % 1 - 0.5) * 0.36

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fleetmark_collector.report.findings import gain_text
-from fleetmark_collector.report.labels import clean
+from fleetmark_collector.report.labels import clean, percent
 from fleetmark_collector.report.model import CellReport, Finding, Report, Trouble
 from fleetmark_collector.report.statistics import Estimate, Outcome
 from fleetmark_protocol.metrics import METRICS
@@ -43,7 +43,7 @@ def render_terminal(report: Report, console: "Console") -> None:
     if report.common:
         console.print(Text(f"all cells: {', '.join(report.common)}"))
     for workload, cells in report.workloads.items():
-        kind = "" if not workload else f" ({cells[0].cell.workload_kind} prompt)"
+        kind = f": {workload_text(cells[0].cell.workload_kind)}" if workload else ""
         console.print()
         console.print(Text((clean(workload) or "no workload reached") + kind, style="bold"))
         console.print()
@@ -84,11 +84,6 @@ def legend(report: Report) -> Iterator[str]:
         yield f"Speed-up against {report.baseline}: {signs}."
 
 
-def percent(share: float) -> str:
-    """Return 0.95 as '95%', and no more digits than it has."""
-    return f"{share * 100:.4g}%"
-
-
 def _finding(finding: Finding) -> str:
     where = clean(finding.workload)
     return f"{where}: {finding.text}"
@@ -106,6 +101,11 @@ def _print_list(console: "Console", title: str, lines: Iterable[str]) -> None:
             console.print()
             console.print(Text(title, style="bold"))
         console.print(grid)
+
+
+def workload_text(kind: str) -> str:
+    """Return what a workload of this kind asks."""
+    return "several prompts, one after another" if kind == "multi" else "one prompt"
 
 
 def state_text(report: Report) -> str:
@@ -213,16 +213,13 @@ def cell_notes(cell: CellReport) -> Iterator[str]:
 
 
 def _all_notes(cells: Sequence[CellReport]) -> Iterator[str]:
-    for cell in cells:
-        for line in cell_notes(cell):
-            yield f"{cell.short}: {line}"
     # What is true of many cells is said once.
     said: dict[str, list[str]] = {}
     for cell in cells:
-        for note in cell.versus.notes if cell.versus else ():
-            said.setdefault(note, []).append(cell.short)
-    for note, names in said.items():
-        yield f"{', '.join(names)}: {note}"
+        for line in (*cell_notes(cell), *(cell.versus.notes if cell.versus else ())):
+            said.setdefault(line, []).append(cell.short)
+    for line, names in said.items():
+        yield f"{', '.join(names)}: {line}"
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

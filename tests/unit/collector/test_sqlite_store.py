@@ -8,8 +8,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from collected import stored, telemetry, trial
 
+from collected import stored, telemetry, trial
 from fleetmark_collector.sinks.sqlite import SCHEMA_VERSION, SqliteReader, SqliteSink
 from fleetmark_protocol.errors import StoreError, StoreUnavailable
 

@@ -11,6 +11,7 @@
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
     layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: color("--ink") };
     layout.hoverlabel = { bgcolor: color("--card"), bordercolor: color("--line"), font: { color: color("--ink") } };
+    layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: color("--line"), activecolor: color("--accent") };
     for (const name of ["xaxis", "yaxis"]) {
       const axis = (layout[name] ||= {});
       axis.gridcolor = color("--grid");
@@ -21,7 +22,10 @@
   }
 
   function draw(figure) {
-    Plotly.react(figure.id, structuredClone(figure.data), themed(figure), { displaylogo: false, responsive: true });
+    Plotly.react(figure.id, structuredClone(figure.data), themed(figure), {
+      displaylogo: false, responsive: true, displayModeBar: "hover",
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    });
     drawn.add(figure.id);
   }
 

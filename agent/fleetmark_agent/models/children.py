@@ -1,0 +1,148 @@
+"""Runs a short-lived child process so that it can be cancelled, timed and bounded."""
+
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fleetmark_protocol.errors import Canceled
+
+POLL_S = 0.2
+MAX_OUTPUT_BYTES = 4 * 2**20
+"""What a child may say; more of it is dropped."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child ended.
+
+    Attributes:
+        code: exit status; negative is the signal that killed it.
+        output: its standard output.
+        errors: the end of its standard error.
+    """
+
+    code: int
+    output: str
+    errors: str
+
+
+class ChildTimeout(Exception):
+    """The child took too long and was killed."""
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    cancelled: Callable[[], bool] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    max_file_bytes: int | None = None,
+) -> Finished:
+    """Run `command` (never through a shell) to its end.
+
+    Args:
+        command: program and arguments.
+        timeout_s: killed after that.
+        cancelled: asked several times a second.
+        on_line: called with each line of standard output as it comes.
+        cwd: the child's working directory.
+        env: added to our own environment.
+        max_file_bytes: no file that the child writes may grow larger.
+
+    Raises:
+        Canceled: `cancelled` said so; the child and its children are dead.
+        ChildTimeout: it took longer than `timeout_s`; likewise.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        try:
+            if max_file_bytes is not None:
+                _bound_files(child.pid, max_file_bytes)
+            output = _read_to_end(child, deadline_s, cancelled, on_line)
+            code = _wait(child, deadline_s, cancelled)
+        finally:
+            _kill_tree(child)
+        return Finished(code, output, _tail(errors))
+
+
+def _bound_files(pid: int, max_file_bytes: int) -> None:
+    try:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    except (ProcessLookupError, PermissionError):
+        pass  # it has ended already, or this kernel forbids it: the quota is checked afterwards too
+
+
+def _read_to_end(
+    child: subprocess.Popen[bytes],
+    deadline_s: float,
+    cancelled: Callable[[], bool] | None,
+    on_line: Callable[[str], None] | None,
+) -> str:
+    assert child.stdout is not None  # noqa: S101 - asked for above; tells the type checker
+    descriptor = child.stdout.fileno()
+    kept, open_line = bytearray(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            _check(deadline_s, cancelled)
+            if not selector.select(POLL_S):
+                continue
+            chunk = os.read(descriptor, 65536)
+            if not chunk:
+                return kept.decode("utf-8", "replace")
+            kept += chunk[: max(0, MAX_OUTPUT_BYTES - len(kept))]
+            if on_line is not None:
+                *lines, open_line = (open_line + chunk).split(b"\n")
+                for line in lines:
+                    on_line(line.decode("utf-8", "replace"))
+
+
+def _wait(
+    child: subprocess.Popen[bytes], deadline_s: float, cancelled: Callable[[], bool] | None
+) -> int:
+    while True:
+        _check(deadline_s, cancelled)
+        try:
+            return child.wait(POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _check(deadline_s: float, cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Canceled("canceled while the model was being prepared")
+    if time.monotonic() > deadline_s:
+        raise ChildTimeout
+
+
+def _kill_tree(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _tail(errors: IO[bytes], length: int = 8192) -> str:
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - length))
+    return errors.read().decode("utf-8", "replace")

@@ -1,0 +1,185 @@
+"""A whole fleet for tests: real broker, collector and agents as processes, driven by the CLI."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from engines import MODEL_REF, MODEL_SHA256, model_store
+from fleetmark_collector.config import CollectorSettings
+from fleetmark_collector.sinks.stores import open_reader
+from servers import Mosquitto, wait_for
+
+
+class Fleet:
+    """Everything lives below one directory; `close` leaves no process behind."""
+
+    def __init__(self, directory: Path, broker: Mosquitto) -> None:
+        self.directory = directory
+        self.broker = broker
+        self.data_dir = directory / "data"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    # --- processes -----------------------------------------------------------------------------
+
+    def start_collector(self) -> None:
+        """Start `fleetmark collect`."""
+        arguments = ["collect", "--data-dir", str(self.data_dir)]
+        arguments += ["--broker-host", "127.0.0.1", "--broker-port", str(self.broker.port)]
+        self._start("collector", "fleetmark_collector", arguments)
+
+    def start_agent(self, device: str, toml: str = "") -> None:
+        """Start an agent, which shares the tests' model store; `toml` is added to its settings."""
+        config = self.directory / f"{device}.toml"
+        top, _, tables = toml.partition("[")
+        config.write_text(
+            f"device_id = {json.dumps(device)}\n"
+            'tags = ["simulated"]\n'
+            f"state_dir = {json.dumps(str(self.state_dir(device)))}\n"
+            f"{top}\n"
+            f"broker = {{ host = '127.0.0.1', port = {self.broker.port} }}\n"
+            + ("" if "[models]" in toml else f"[models]\ndir = {json.dumps(str(model_store()))}\n")
+            + (f"[{tables}" if tables else ""),
+            "utf-8",
+        )
+        self._start(device, "fleetmark_agent", ["run", "--config", str(config)])
+
+    def state_dir(self, device: str) -> Path:
+        """Return where an agent keeps its outbox."""
+        return self.directory / f"state-{device}"
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a process and wait for its end."""
+        process = self._processes.pop(name)
+        process.send_signal(number)
+        process.wait(30)
+
+    def pid(self, name: str) -> int:
+        """Return a process's id."""
+        return self._processes[name].pid
+
+    def log(self, name: str) -> str:
+        """Return what a process has logged."""
+        return (self.directory / f"{name}.log").read_text("utf-8", "replace")
+
+    def close(self) -> None:
+        """End all processes."""
+        for name in reversed(list(self._processes)):
+            self._processes[name].send_signal(signal.SIGTERM)
+        for name in list(self._processes):
+            try:
+                self._processes[name].wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill(name)
+
+    def _start(self, name: str, module: str, arguments: list[str]) -> None:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+            )
+
+    # --- the operator --------------------------------------------------------------------------
+
+    def cli(self, *arguments: str, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+        """Run a `fleetmark` command in this fleet's data directory."""
+        return subprocess.run(
+            [sys.executable, "-m", "fleetmark_collector", *arguments]
+            + ["--data-dir", str(self.data_dir)],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={**os.environ, "COLUMNS": "160"},
+            cwd=self.directory,
+        )
+
+    def write_campaign(
+        self, *, repetitions: int = 3, name: str = "test", **changes: object
+    ) -> Path:
+        """Write a campaign file over all simulated devices; `changes` replace top-level keys."""
+        campaign: dict[str, object] = {
+            "version": 1,
+            "name": name,
+            "targets": {"tags": ["simulated"]},
+            "matrix": {
+                "backend": ["xllamacpp"],
+                "model": [{"name": "smollm2-135m", "ref": MODEL_REF, "sha256": MODEL_SHA256}],
+                "options": {"threads": 1, "context_tokens": 256},
+            },
+            "workloads": [
+                {
+                    "name": "single",
+                    "kind": "single",
+                    "prompt": "The capital of Italy is",
+                    "output_tokens": 24,
+                    "warmup": 1,
+                    "repetitions": repetitions,
+                }
+            ],
+            "quiet_gate": {"cpu_percent_max": 100, "timeout_s": 1},
+            **changes,
+        }
+        file = self.directory / f"{name}.yaml"
+        file.write_text(json.dumps(campaign), "utf-8")
+        return file
+
+    def submit(self, file: Path) -> str:
+        """Start a campaign without watching it; return its id."""
+        done = self.cli("campaign", "run", str(file), "--detach")
+        assert done.returncode == 0, done.stderr
+        return str(self.status()["campaign_id"])
+
+    def status(self, campaign_id: str | None = None) -> dict[str, object]:
+        """Return `campaign status --json`."""
+        done = self.cli("campaign", "status", *([campaign_id] if campaign_id else []), "--json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def wait_for_devices(self, *devices: str) -> None:
+        """Wait until these devices are online with their inventory."""
+
+        def online() -> set[str]:
+            done = self.cli("devices", "--json")
+            found = json.loads(done.stdout) if done.returncode == 0 else []
+            return {d["device"] for d in found if d["online"] and d["inventory"] is not None}
+
+        wait_for(lambda: set(devices) <= online(), 30, f"{devices} online")
+
+    def wait_for_end(self, campaign_id: str, timeout_s: float = 120) -> str:
+        """Wait until a campaign is terminal; return its state."""
+        states = {"SUCCEEDED", "FAILED", "CANCELED", "TIMED_OUT"}
+        wait_for(
+            lambda: self.status(campaign_id)["state"] in states,
+            timeout_s,
+            f"the end of {campaign_id}",
+        )
+        return str(self.status(campaign_id)["state"])
+
+    # --- the store -----------------------------------------------------------------------------
+
+    def trials(self, campaign_id: str) -> list[object]:
+        """Return the stored trials of a campaign."""
+        settings = CollectorSettings(data_dir=self.data_dir)
+        reader = open_reader(settings)
+        try:
+            return list(reader.trials(campaign_id))
+        finally:
+            reader.close()
+
+    def stored_trials(self, campaign_id: str) -> int:
+        """Return how many trials of a campaign the store holds; 0 before there is a store."""
+        return len(self.trials(campaign_id)) if (self.data_dir / "store.db").exists() else 0
+
+    def assert_each_trial_once(self, campaign_id: str, planned: int) -> None:
+        """Every planned trial is in the store exactly once, under a sequence number of its own."""
+        stored = self.trials(campaign_id)
+        ids = Counter(item.record.trial_id for item in stored)
+        assert len(ids) == planned, sorted(ids)
+        assert set(ids.values()) == {1}, ids
+        seqs = {(item.fleet, item.device, item.epoch, item.seq) for item in stored}
+        assert len(seqs) == planned
