@@ -4,6 +4,7 @@ Run as a program (`python -m fleetmark_agent.models.gguf_file PATH`) it is that 
 """
 
 import json
+import re
 import resource
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fleetmark_agent.models.children import ChildTimeout, run_child
 from fleetmark_agent.models.gguf_structure import TENSOR_TYPES, Structure, read_structure
 from fleetmark_protocol.errors import FleetmarkError, ModelRejected
-from fleetmark_protocol.ids import Sha256
+from fleetmark_protocol.ids import SHA256_PATTERN, Sha256
 from fleetmark_protocol.records import Count, Label, Positive, clip
 
 TIMEOUT_S = 120.0
@@ -125,7 +126,7 @@ def describe(structure: Structure) -> GgufInfo:
             "kv_values_per_token": _kv_values_per_token(structure, prefix),
             "vocabulary": structure.lengths.get("tokenizer.ggml.tokens")
             or _count(structure, f"{prefix}.vocab_size"),
-            "origin_sha256": origin if isinstance(origin, str) and len(origin) == 64 else None,
+            "origin_sha256": origin if re.fullmatch(SHA256_PATTERN, str(origin)) else None,
         }
     )
 

@@ -82,7 +82,7 @@ class Structure:
     Attributes:
         values: metadata without long arrays and texts.
         lengths: of the arrays, kept or not.
-        places: key -> offset of a number's bytes in the file.
+        places: key of a number -> its `struct` format, and the offset of its bytes in the file.
         entries: metadata entries in all.
         metadata: first byte of the metadata, and the first one after it.
         alignment: of tensors, in bytes.
@@ -91,7 +91,7 @@ class Structure:
 
     values: dict[str, Value]
     lengths: dict[str, int]
-    places: dict[str, int]
+    places: dict[str, tuple[str, int]]
     entries: int
     metadata: tuple[int, int]
     alignment: int
@@ -124,7 +124,7 @@ class _Frame:
         self._size = size
         self._values: dict[str, Value] = {}
         self._lengths: dict[str, int] = {}
-        self._places: dict[str, int] = {}
+        self._places: dict[str, tuple[str, int]] = {}
 
     def read(self) -> Structure:
         magic = self._file.read(4)
@@ -158,7 +158,7 @@ class _Frame:
         if key in self._lengths or key in self._values:
             raise ModelRejected(f"metadata key {key!r} comes twice")
         if kind in _SCALARS:
-            self._places[key] = self._file.tell()
+            self._places[key] = (_SCALARS[kind], self._file.tell())
             self._values[key] = self._number(_SCALARS[kind])
         elif kind == _STRING:
             length = self._number("Q")

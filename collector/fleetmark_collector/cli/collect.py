@@ -13,10 +13,10 @@ def register(app: typer.Typer) -> None:
 
 
 def collect(
-    host: Annotated[
+    broker_host: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The broker (default: broker.host).")
     ] = None,
-    port: Annotated[
+    broker_port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, metavar="PORT", help="Its port (default: broker.port)."),
     ] = None,
@@ -31,4 +31,4 @@ def collect(
     """
     from fleetmark_collector.service import run_collector
 
-    run_collector(settings_from(config, data_dir, broker={"host": host, "port": port}))
+    run_collector(settings_from(config, data_dir, broker={"host": broker_host, "port": broker_port}))

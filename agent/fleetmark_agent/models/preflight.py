@@ -1,0 +1,47 @@
+"""Whether a model fits in this machine's memory, estimated before an engine is started; pure."""
+
+from fleetmark_agent.models.gguf_file import GgufInfo
+from fleetmark_agent.models.shelf import shown
+from fleetmark_protocol.errors import ModelTooLarge
+
+KV_BYTES_PER_VALUE = 2
+"""Engines keep keys and values as F16 unless told otherwise."""
+BATCH_TOKENS = 512
+"""Tokens evaluated at once; their logits are what working memory is mostly made of."""
+LOGIT_BYTES = 4
+ENGINE_BYTES = 128 * 2**20
+"""The worker process without any model: interpreter, engine, small buffers."""
+
+
+def needed_bytes(info: GgufInfo, weights_bytes: int, context_tokens: int) -> dict[str, int]:
+    """Estimate the memory of one loaded model, part by part.
+
+    Formula: weights (the file, held whole)
+    + KV cache (`kv_values_per_token` x context_tokens x 2 bytes)
+    + working memory (min(512, context_tokens) x vocabulary x 4 bytes + 128 MiB for the engine).
+    What the file does not say counts as 0.
+    """
+    batch = min(BATCH_TOKENS, context_tokens)
+    return {
+        "weights": weights_bytes,
+        "KV cache": (info.kv_values_per_token or 0) * context_tokens * KV_BYTES_PER_VALUE,
+        "working memory": batch * (info.vocabulary or 0) * LOGIT_BYTES + ENGINE_BYTES,
+    }
+
+
+def check_fits(
+    info: GgufInfo, weights_bytes: int, context_tokens: int, mem_available_bytes: int
+) -> None:
+    """Refuse what would drive the machine into swap or the OOM killer.
+
+    Raises:
+        ModelTooLarge: more is needed than available; says what for.
+    """
+    parts = needed_bytes(info, weights_bytes, context_tokens)
+    needed = sum(parts.values())
+    if needed > mem_available_bytes:
+        named = " + ".join(f"{name} {shown(size)}" for name, size in parts.items())
+        raise ModelTooLarge(
+            f"needs {shown(needed)} ({named}), {shown(mem_available_bytes)} available",
+            hint="take a smaller model, quantization or context_tokens, or free memory",
+        )

@@ -1,0 +1,321 @@
+"""The model store's files: names, sidecars, locks and room; knows nothing of where they come from.
+
+    NAME              a model
+    NAME.json         what is known about it (the sidecar)
+    NAME.part         a download under way, with NAME.part.json about its source
+    .locks/, .tmp/    one writer per file; scratch space
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fleetmark_agent.models.gguf_file import GgufInfo
+from fleetmark_agent.models.reference import RESERVED_SUFFIXES
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import Canceled, ModelNotFound, ModelRejected, ModelTooLarge
+from fleetmark_protocol.ids import Sha256
+from fleetmark_protocol.records import Count
+
+RESERVE_BYTES = 64 * 2**20
+"""Never taken from a disk by models: the outbox lives there too."""
+CHUNK_BYTES = 2**20
+LOCK_POLL_S = 0.1
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes done and the bytes in all (None when nobody knows)."""
+Cancelled = Callable[[], bool]
+
+
+class Recipe(BaseModel):
+    """How a file was made out of another one.
+
+    Attributes:
+        source_sha256: the other one.
+        quantization: what was asked for.
+        version: of our rules; a new version makes files anew.
+        tools: what computed it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source_sha256: Sha256
+    quantization: str
+    version: int
+    tools: str
+
+
+class Sidecar(BaseModel):
+    """What is known about one file.
+
+    Attributes:
+        sha256: of the whole file.
+        bytes: its length.
+        mtime_ns: with `bytes` and `inode` what it looked like when it was hashed; None once it
+            was found damaged, so that it is not trusted again.
+        inode: see `mtime_ns`.
+        ref: where it, or what it was made of, came from.
+        origin_sha256: of the file whose weights these are.
+        info: what it holds.
+        recipe: how it was made here, if it was.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: Sha256
+    bytes: Count
+    mtime_ns: int | None
+    inode: int
+    ref: str
+    origin_sha256: Sha256
+    info: GgufInfo
+    recipe: Recipe | None = None
+
+    def fits(self, path: Path) -> bool:
+        """Whether the file still looks as it did when it was hashed."""
+        found = path.stat()
+        return (found.st_size, found.st_mtime_ns, found.st_ino) == (
+            self.bytes,
+            self.mtime_ns,
+            self.inode,
+        )
+
+
+class Shelf:
+    """A directory of models, shared by any number of processes."""
+
+    def __init__(
+        self, directory: Path, quota_bytes: int, free_bytes: Callable[[Path], int] | None = None
+    ) -> None:
+        """Name it; nothing is made before something is put in.
+
+        Args:
+            directory: the store.
+            quota_bytes: what all its files together may take.
+            free_bytes: says how much its disk has left; another one is for tests.
+        """
+        self.directory = directory
+        self._quota_bytes = quota_bytes
+        self._free_bytes = free_bytes or (lambda path: shutil.disk_usage(path).free)
+        self._log = logs.get("models")
+
+    def names(self) -> list[str]:
+        """Return the names of the model files, known or not."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(
+            entry.name
+            for entry in os.scandir(self.directory)
+            if entry.name.isprintable()
+            and not entry.name.startswith(".")
+            and not entry.name.endswith(RESERVED_SUFFIXES)
+            and entry.is_file()
+        )
+
+    def find(self, name: str) -> Path:
+        """Return a model's path.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+            ModelRejected: it is no plain file inside the store.
+        """
+        path = self.directory / name
+        try:
+            real = path.resolve(strict=True)
+        except (FileNotFoundError, RuntimeError):
+            held = ", ".join(self.names()) or "it is empty"
+            raise ModelNotFound(
+                f"no file {name!r} in the model store {self.directory}", hint=f"there: {held}"
+            ) from None
+        if not real.is_relative_to(self.directory.resolve()):
+            raise ModelRejected(
+                f"{name} is a link out of the model store", hint="copy the file into the store"
+            )
+        if not real.is_file():
+            raise ModelRejected(f"{name} in the model store is no plain file")
+        return path
+
+    def sidecar(self, name: str) -> Sidecar | None:
+        """Return what is known about a file, or None."""
+        file = self.directory / f"{name}.json"
+        try:
+            return Sidecar.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            self._log.warning("sidecar_unreadable", file=str(file), error=str(error))
+            return None
+
+    def known(self) -> Iterator[tuple[str, Sidecar]]:
+        """Yield the files that something is known about."""
+        for name in self.names():
+            sidecar = self.sidecar(name)
+            if sidecar is not None:
+                yield name, sidecar
+
+    def describe(self, name: str, sidecar: Sidecar) -> None:
+        """Write down what is known about a file, at once or not at all."""
+        write_at_once(self.directory / f"{name}.json", sidecar.model_dump_json(indent=1).encode())
+
+    def install(self, part: Path, name: str) -> Path:
+        """Give a complete file its name, so that nobody ever sees half of it."""
+        target = self.directory / name
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync_directory(self.directory)
+        return target
+
+    def drop(self, name: str) -> None:
+        """Remove a file and all that belongs to it."""
+        for suffix in ("", ".json", ".part", ".part.json"):
+            (self.directory / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def part(self, name: str) -> Path:
+        """Return where a file grows before it is complete."""
+        return self.directory / f"{name}.part"
+
+    @contextmanager
+    def locked(self, name: str, cancelled: Cancelled | None = None) -> Iterator[None]:
+        """Be the only process and thread that makes or changes this file.
+
+        Raises:
+            Canceled: while waiting for another one.
+        """
+        locks = self.directory / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        handle = os.open(locks / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    check_cancelled(cancelled)
+                    time.sleep(LOCK_POLL_S)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """Lend an empty directory on the store's disk; call with the lock held."""
+        base = self.directory / ".tmp"
+        base.mkdir(exist_ok=True)
+        for left_over in base.glob(f"{_escaped(name)}.*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        directory = base / f"{name}.{os.getpid()}"
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def used_bytes(self) -> int:
+        """Return what all files take, those under way included."""
+        total = 0
+        for root, _, files in os.walk(self.directory):
+            for file in files:
+                try:
+                    total += (Path(root) / file).lstat().st_size
+                except FileNotFoundError:
+                    continue  # another process has just renamed it
+        return total
+
+    def room_bytes(self) -> int:
+        """Return how much may still be written; negative when it is too much already."""
+        free = self._free_bytes(self.directory) - RESERVE_BYTES
+        return min(free, self._quota_bytes - self.used_bytes())
+
+    def check_room(self, more_bytes: int) -> None:
+        """Check that so much more may be written.
+
+        Raises:
+            ModelTooLarge: the quota or the disk forbids it.
+        """
+        left = self._quota_bytes - self.used_bytes()
+        if more_bytes > left:
+            raise ModelTooLarge(
+                f"{shown(more_bytes)} more do not fit in the model store:"
+                f" {shown(max(left, 0))} of its quota of {shown(self._quota_bytes)} are left",
+                hint="remove models (`fleetmark-agent model rm`) or raise models.quota_bytes",
+            )
+        free = self._free_bytes(self.directory) - RESERVE_BYTES
+        if more_bytes > free:
+            raise ModelTooLarge(
+                f"{shown(more_bytes)} more do not fit on the disk of {self.directory}:"
+                f" {shown(max(free, 0))} may be used",
+                hint="free some disk, or set models.dir to a larger one",
+            )
+
+
+def hash_file(
+    path: Path, cancelled: Cancelled | None = None, progress: Progress | None = None
+) -> str:
+    """Return a file's SHA-256.
+
+    Raises:
+        Canceled: asked to stop.
+    """
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            check_cancelled(cancelled)
+            digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+    return digest.hexdigest()
+
+
+def check_cancelled(cancelled: Cancelled | None) -> None:
+    """Stop when asked to.
+
+    Raises:
+        Canceled: asked to stop.
+    """
+    if cancelled is not None and cancelled():
+        raise Canceled("canceled while the model was being prepared")
+
+
+def write_at_once(file: Path, content: bytes) -> None:
+    """Replace a small file so that a reader sees the old or the new one, never a part."""
+    new = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        with new.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+    _sync_directory(file.parent)
+
+
+def shown(count_bytes: int) -> str:
+    """Return a number of bytes for people."""
+    size = float(count_bytes)
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
