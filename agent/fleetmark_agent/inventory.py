@@ -20,28 +20,28 @@ from fleetmark_protocol.messages import (
 from fleetmark_protocol.version import __version__
 
 _LABEL_CHARS = 256
-_ARM = 0x41
+_ARM = "0x41"
 _PARTS = {
-    (_ARM, 0xD03): "Cortex-A53",
-    (_ARM, 0xD04): "Cortex-A35",
-    (_ARM, 0xD05): "Cortex-A55",
-    (_ARM, 0xD07): "Cortex-A57",
-    (_ARM, 0xD08): "Cortex-A72",
-    (_ARM, 0xD09): "Cortex-A73",
-    (_ARM, 0xD0A): "Cortex-A75",
-    (_ARM, 0xD0B): "Cortex-A76",
-    (_ARM, 0xD0C): "Neoverse-N1",
-    (_ARM, 0xD40): "Neoverse-V1",
-    (_ARM, 0xD41): "Cortex-A78",
-    (_ARM, 0xD44): "Cortex-X1",
-    (_ARM, 0xD46): "Cortex-A510",
-    (_ARM, 0xD47): "Cortex-A710",
-    (_ARM, 0xD49): "Neoverse-N2",
-    (_ARM, 0xD4F): "Neoverse-V2",
-    (_ARM, 0xD80): "Cortex-A520",
-    (_ARM, 0xD81): "Cortex-A720",
-    (_ARM, 0xD84): "Neoverse-V3",
-    (0xC0, 0xAC3): "Ampere-1",
+    (_ARM, "0xd03"): "Cortex-A53",
+    (_ARM, "0xd04"): "Cortex-A35",
+    (_ARM, "0xd05"): "Cortex-A55",
+    (_ARM, "0xd07"): "Cortex-A57",
+    (_ARM, "0xd08"): "Cortex-A72",
+    (_ARM, "0xd09"): "Cortex-A73",
+    (_ARM, "0xd0a"): "Cortex-A75",
+    (_ARM, "0xd0b"): "Cortex-A76",
+    (_ARM, "0xd0c"): "Neoverse-N1",
+    (_ARM, "0xd40"): "Neoverse-V1",
+    (_ARM, "0xd41"): "Cortex-A78",
+    (_ARM, "0xd44"): "Cortex-X1",
+    (_ARM, "0xd46"): "Cortex-A510",
+    (_ARM, "0xd47"): "Cortex-A710",
+    (_ARM, "0xd49"): "Neoverse-N2",
+    (_ARM, "0xd4f"): "Neoverse-V2",
+    (_ARM, "0xd80"): "Cortex-A520",
+    (_ARM, "0xd81"): "Cortex-A720",
+    (_ARM, "0xd84"): "Neoverse-V3",
+    ("0xc0", "0xac3"): "Ampere-1",
 }
 """Names of the cores of usual boards and servers: arm64 kernels give numbers only."""
 
@@ -115,11 +115,10 @@ def _arm_parts(lines: Sequence[tuple[str, str]]) -> list[str]:
     found, implementer = [], _ARM
     for key, value in lines:
         if key == "CPU implementer":
-            implementer = int(value, 0)
-        elif key == "CPU part":
-            part = int(value, 0)
-            unknown = f"arm core {implementer:#04x}/{part:#05x}"
-            found.append(_PARTS.get((implementer, part), unknown))
+            implementer = value.lower()
+        elif key == "CPU part" and value.startswith("0x"):
+            unknown = f"arm core {implementer}/{value}"
+            found.append(_PARTS.get((implementer, value.lower()), unknown))
     return found
 
 

@@ -1,6 +1,5 @@
 """Turns the times of one request's tokens into latencies and rates. Pure: no clock, no I/O."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -106,7 +105,15 @@ def measure(
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """Return a percentile (1 to 99), interpolated between its neighbours; None of nothing."""
-    if len(values) < 2:
-        return values[0] if values else None
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+    """Return a percentile (0 to 100), interpolated between its neighbours; None of nothing.
+
+    Unlike `statistics.quantiles` it never leaves the range of the values by rounding: a record
+    takes no 100.00000000000001 %.
+    """
+    if not values:
+        return None
+    ordered = sorted(values)
+    place, rest = divmod(percent * (len(ordered) - 1), 100)
+    low = ordered[place]
+    high = ordered[min(place + 1, len(ordered) - 1)]
+    return min(high, low + (high - low) * rest / 100)

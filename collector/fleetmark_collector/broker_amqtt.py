@@ -46,11 +46,29 @@ def run_embedded(options: BrokerOptions) -> None:
 async def _serve(options: BrokerOptions) -> None:
     from amqtt.broker import Broker
     from amqtt.errors import AMQTTError
+    from amqtt.session import Session
+
+    class OnlyToSubscribers(Broker):  # type: ignore[misc]
+        """Keeps amqtt from greeting every client with everybody's retained messages.
+
+        On each connect it hands the new client what is retained under any filter that anybody has
+        subscribed to: an agent would get the jobs of other devices. There is no setting for it.
+        """
+
+        async def _publish_retained_messages_for_subscription(
+            self, subscription: tuple[str, int], session: Session
+        ) -> None:
+            holders = self.subscriptions_of(subscription[0])
+            if any(holder.client_id == session.client_id for holder in holders):
+                await super()._publish_retained_messages_for_subscription(subscription, session)
+
+        def subscriptions_of(self, topic_filter: str) -> list[Session]:
+            return [holder for holder, _ in self._subscriptions.get(topic_filter, ())]
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    broker = Broker(
+    broker = OnlyToSubscribers(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{options.host}:{options.port}"}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {}},

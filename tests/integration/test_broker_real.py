@@ -2,18 +2,19 @@
 
 import signal
 import socket
+import subprocess
 import threading
 
 import paho.mqtt.client as paho
 import psutil
 import pytest
-from commands import Broker, fleetmark, listens
 from paho.mqtt.enums import CallbackAPIVersion
-from servers import free_port, wait_for
 
+from commands import Broker, fleetmark, listens
 from fleetmark_collector.mqtt import Bus
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
 from fleetmark_protocol.settings import BrokerSettings
+from servers import free_port, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -106,6 +107,16 @@ def test_clearing_reaches_those_who_listen_already(client):
     wait_for(lambda: [g[1] for g in listener.got] == [b"job", b""], what="both messages")
 
 
+def test_a_client_gets_nothing_it_has_not_subscribed_to(client):
+    speaker = client()
+    client("jobs/ann/#")
+    speaker.say("jobs/ann/1", b"for ann alone", retain=True)
+    bob = client("jobs/bob/#")
+    speaker.say("jobs/bob/1", b"for bob")
+    wait_for(lambda: bob.got != [], what="bob's message")
+    assert [topic for topic, _, _ in bob.got] == ["jobs/bob/1"]
+
+
 def test_a_client_that_vanishes_leaves_its_will_retained(client):
     listener = client("t/#")
     client(will=("t/status", b"offline")).vanish()
@@ -152,7 +163,8 @@ def test_many_retained_messages_come_with_one_subscription(client):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_stops_cleanly_and_leaves_nothing(broker, number):
+def test_it_stops_cleanly_under_its_clients_and_leaves_nothing(broker, client, number):
+    client("t/#").say("t/1", b"x", retain=True)
     assert broker.command.end(number) == 0
     assert not listens(broker.port)
     assert "Traceback" not in broker.command.output()
@@ -203,9 +215,6 @@ def test_the_bus_waits_for_a_broker_that_comes_late_and_for_one_that_comes_back(
 
 
 def test_mosquitto_with_a_password_lets_nobody_else_in(tmp_path):
-    # The hash is of "secret", made by mosquitto_passwd.
-    import subprocess
-
     passwords = tmp_path / "passwords"
     passwords.touch()
     subprocess.run(["mosquitto_passwd", "-b", passwords, "ann", "secret"], check=True)

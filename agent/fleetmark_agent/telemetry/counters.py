@@ -34,8 +34,11 @@ class Counters:
     backend_cpu_s: float | None
 
 
+ReadCounters = Callable[[ProcessTree | None], Counters]
+
+
 class CounterReader:
-    """Reads the counters; a role of its own so that a test can count by itself."""
+    """Reads the counters of this machine."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fleetmark_agent.telemetry.base import Sensor, Value
-from fleetmark_agent.telemetry.counters import CounterReader
+from fleetmark_agent.telemetry.counters import CounterReader, ReadCounters
 from fleetmark_agent.telemetry.process import ProcessTree
 from fleetmark_agent.telemetry.sample import Sample
 from fleetmark_agent.telemetry.watch import SensorHealth, Watched
@@ -33,7 +33,7 @@ class Sampler:
         emit: Emit,
         interval_s: float,
         trial_interval_s: float,
-        counters: CounterReader | None = None,
+        counters: ReadCounters | None = None,
         mono_ns: Callable[[], int] = time.monotonic_ns,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -52,7 +52,7 @@ class Sampler:
         self._emit = emit
         self._interval_ns = round(interval_s * 1e9)
         self._trial_interval_ns = round(trial_interval_s * 1e9)
-        self._counters = counters or CounterReader(mono_ns=mono_ns, wall_ns=wall_ns)
+        self._counters = counters or CounterReader(mono_ns=mono_ns, wall_ns=wall_ns).read
         self._mono_ns = mono_ns
         self._wall_ns = wall_ns
         self._emitting = threading.Lock()
@@ -107,7 +107,7 @@ class Sampler:
             tree = self._tree_of(pid)
             # Rates of the first sample inside begin here, not at the last one before.
             before = self._read(tree, pss=False)
-            opened = self._counters.read(tree)
+            opened = self._counters(tree)
             self._window = OpenWindow(job_id, trial_id, tree, before, opened)
             self._changed.notify_all()
 
@@ -122,7 +122,7 @@ class Sampler:
                 window = self._window
                 if window is None:
                     raise RuntimeError("no window is open")
-                closed = self._counters.read(window.tree)
+                closed = self._counters(window.tree)
                 window.add(self._read(window.tree, pss=True))
                 self._window = None
                 self._changed.notify_all()

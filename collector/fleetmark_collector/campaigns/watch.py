@@ -104,7 +104,7 @@ def watch_campaign(
 
 
 def print_end(view: View, settings: CollectorSettings, console: "Console") -> None:
-    """Say how a campaign ended, and how to get its report."""
+    """Say under the last picture or line how a campaign ended, and how to get its report."""
     counts = ", ".join(f"{number} {state}" for state, number in sorted(view.by_state.items()))
     console.print(
         f"Campaign {view.campaign.campaign_id} {view.campaign.state}: {counts}; "
@@ -112,8 +112,6 @@ def print_end(view: View, settings: CollectorSettings, console: "Console") -> No
         soft_wrap=True,
         highlight=False,
     )
-    for line in failure_lines(view):
-        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
     if view.trials_stored:
         command = command_line(settings, "report", view.campaign.campaign_id)
         console.print(f"Report: {command}", soft_wrap=True, markup=False, highlight=False)

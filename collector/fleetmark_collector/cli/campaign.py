@@ -6,6 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fleetmark_collector.cli.campaign_output import (
+    plan_json,
+    print_plan,
+    print_remarks,
+    say,
+    status_json,
+)
 from fleetmark_collector.cli.common import (
     ConfigOption,
     DataDirOption,
@@ -19,7 +26,6 @@ from fleetmark_protocol.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fleetmark_collector.campaigns.plan import Plan
     from fleetmark_collector.campaigns.state import CampaignStore
     from fleetmark_collector.campaigns.view import View
     from fleetmark_collector.config import CollectorSettings
@@ -77,9 +83,9 @@ def plan(
     settings = settings_from(config, data_dir)
     made = plan_campaign(settings, load_campaign(file), time.time_ns())
     if as_json:
-        print_json(_plan_json(made))
+        print_json(plan_json(made))
     else:
-        _print_plan(made, console())
+        print_plan(made, console())
     made.check()
 
 
@@ -105,20 +111,20 @@ def run(
     campaign_id, made = submit_campaign(settings, file)
     out = console()
     devices = len({(job.fleet, job.device) for job in made.jobs})
-    _say(
+    say(
         out,
         f"Campaign {campaign_id}: {len(made.jobs)} jobs, {made.trials} trials, "
         f"{devices} device{'s' * (devices != 1)}.",
     )
-    _print_remarks(made, out)
+    print_remarks(made, out)
     registry = DeviceRegistry(settings.state_file)
     alive = registry.collector_alive()
     registry.close()
     if detach:
         if not alive:
-            _say(out, f"note: {NO_COLLECTOR}")
-        _say(out, f"Watch:  {command_line(settings, 'campaign', 'status', '--watch')}")
-        _say(out, f"Cancel: {command_line(settings, 'campaign', 'cancel', campaign_id)}")
+            say(out, f"note: {NO_COLLECTOR}")
+        say(out, f"Watch:  {command_line(settings, 'campaign', 'status', '--watch')}")
+        say(out, f"Cancel: {command_line(settings, 'campaign', 'cancel', campaign_id)}")
         return
     _watch(settings, campaign_id, out)
 
@@ -146,7 +152,7 @@ def status(
     finally:
         store.close()
     if as_json:
-        print_json(_status_json(view, alive))
+        print_json(status_json(view, alive))
     elif watch:
         _watch(settings, found.campaign_id, console())
     else:
@@ -177,15 +183,15 @@ def cancel(
     finally:
         store.close()
     if before.state.terminal:
-        _say(out, f"Campaign {campaign_id} has ended already: {before.state}.")
+        say(out, f"Campaign {campaign_id} has ended already: {before.state}.")
         return
     running = sum(not job.state.terminal for job in view.jobs)
     if after.state.terminal:
-        _say(out, f"Campaign {campaign_id}: {after.state}; no job was under way.")
+        say(out, f"Campaign {campaign_id}: {after.state}; no job was under way.")
     else:
-        _say(out, f"Campaign {campaign_id}: asked devices to stop {running} job(s) under way.")
+        say(out, f"Campaign {campaign_id}: asked devices to stop {running} job(s) under way.")
         if not alive:
-            _say(out, f"note: {NO_COLLECTOR}")
+            say(out, f"note: {NO_COLLECTOR}")
 
 
 @app.command("list")
@@ -279,120 +285,10 @@ def _watch(settings: "CollectorSettings", campaign_id: str, out: "Console") -> N
     try:
         state = watch_campaign(settings, campaign_id, out)
     except KeyboardInterrupt:
-        _say(out, f"\nThe campaign goes on without you: {campaign_id}")
+        say(out, f"\nThe campaign goes on without you: {campaign_id}")
         again = command_line(settings, "campaign", "status", campaign_id, "--watch")
-        _say(out, f"Watch:  {again}")
-        _say(out, f"Cancel: {command_line(settings, 'campaign', 'cancel', campaign_id)}")
+        say(out, f"Watch:  {again}")
+        say(out, f"Cancel: {command_line(settings, 'campaign', 'cancel', campaign_id)}")
         raise typer.Exit(130) from None
     if state is not CampaignState.SUCCEEDED:
         raise typer.Exit(1)
-
-
-def _say(out: "Console", text: str) -> None:
-    """Print a line as it is: no markup, no wrapping, so that it can be copied."""
-    out.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-def _print_plan(made: "Plan", out: "Console") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("device", no_wrap=True)
-    table.add_column("job", no_wrap=True)
-    for title in ("backend", "model", "quantization", "options"):
-        table.add_column(title, overflow="fold")
-    table.add_column("trials", justify="right")
-    table.add_column("expected", overflow="fold")
-    for job in made.jobs:
-        cell = job.cell
-        table.add_row(
-            job.device,
-            job.spec.job_id.rsplit(".", 1)[-1],
-            cell.backend,
-            cell.model.name,
-            cell.model.quantization or "as is",
-            " ".join(f"{name}={value}" for name, value in cell.labels.items()) or "-",
-            str(job.trials),
-            "runs" if job.refusal is None else f"[red]refused[/]: {escape(job.refusal)}",
-        )
-    if made.jobs:
-        out.print(table)
-        _say(out, f"{len(made.jobs)} jobs, {made.trials} trials.")
-    _print_remarks(made, out, refusals=False)
-
-
-def _print_remarks(made: "Plan", out: "Console", *, refusals: bool = True) -> None:
-    for one in made.left_out:
-        _say(out, f"left out: {one.device}: {one.cell}: {one.reason}")
-    for job in made.jobs:
-        if refusals and job.refusal is not None:
-            _say(out, f"will be refused: {job.device}: {job.cell}: {job.refusal}")
-    for note in made.notes:
-        _say(out, f"note: {note}")
-
-
-def _plan_json(made: "Plan") -> dict[str, object]:
-    return {
-        "jobs": [
-            {
-                "fleet": job.fleet,
-                "device": job.device,
-                "backend": job.spec.backend,
-                "model": job.spec.model.model_dump(),
-                "options": dict(job.spec.labels),
-                "trials": job.trials,
-                "refusal": job.refusal,
-            }
-            for job in made.jobs
-        ],
-        "left_out": [
-            {"fleet": one.fleet, "device": one.device, "cell": str(one.cell), "reason": one.reason}
-            for one in made.left_out
-        ],
-        "notes": made.notes,
-        "problems": made.problems,
-    }
-
-
-def _status_json(view: "View", alive: bool) -> dict[str, object]:
-    campaign = view.campaign
-    return {
-        "campaign_id": campaign.campaign_id,
-        "state": campaign.state,
-        "stop_reason": campaign.stop_reason,
-        "created_ns": campaign.created_ns,
-        "finished_ns": campaign.finished_ns,
-        "collector_running": alive,
-        "trials_planned": view.trials_planned,
-        "trials_stored": view.trials_stored,
-        "eta_s": view.eta_s,
-        "late_reports": view.late_reports,
-        "jobs_by_state": dict(view.by_state),
-        "devices": [
-            {
-                "fleet": one.fleet,
-                "device": one.device,
-                "online": one.online,
-                "job_id": one.job.job_id if one.job else None,
-                "cpu_percent": one.cpu_percent,
-                "mem_used_percent": one.mem_used_percent,
-                "temperature_c": one.temperature_c,
-            }
-            for one in view.devices
-        ],
-        "jobs": [
-            {
-                "job_id": job.job_id,
-                "fleet": job.fleet,
-                "device": job.device,
-                "cell": job.cell,
-                "state": job.state,
-                "attempt": job.attempt,
-                "trials_planned": job.trials_planned,
-                "trials_stored": view.stored.get(job.job_id, 0),
-                "failure": job.failure.model_dump() if job.failure else None,
-            }
-            for job in view.jobs
-        ],
-    }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fleetmark_collector.report.cells import (
     REPORTED,
     Cell,
+    energy_sources,
     read_cells,
     reasons_of,
     verdict_of,
@@ -190,7 +191,7 @@ def _report_cell(
         figures=figures,
         prompt_tokens=tuple(sorted({r.prompt_tokens for r in records if r.prompt_tokens})),
         output_tokens=tuple(sorted({r.output_tokens for r in records if r.output_tokens})),
-        energy_sources=tuple(sorted({r.energy_source for r in records if r.energy_source})),
+        energy_sources=energy_sources(cell.measured),
         problem=None if records else problem_of(cell),
         is_baseline=cell.config == base,
         versus=versus,

@@ -80,7 +80,7 @@ class Cell:
         # Only the first request after a load is cold, and that is a warm-up where there is one.
         cold = metric == "latency_cold_s"
         trials = [t for t in self.trials if usable(t.record)] if cold else self.measured
-        if metric == "energy_j" and len({t.record.energy_source for t in trials}) > 1:
+        if metric == "energy_j" and len(energy_sources(trials)) > 1:
             return {}  # a meter and a model do not make a common median
         found = ((place, getattr(trial.record, metric)) for place, trial in self.placed(trials))
         return {place: float(value) for place, value in found if value is not None}
@@ -106,6 +106,12 @@ class Cell:
             for session, parts in sums.items()
             if parts.keys() == self.prompts
         }
+
+
+def energy_sources(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """Return the classes of source that the trials' energies come from."""
+    found = {t.record.energy_source or "unknown" for t in trials if t.record.energy_j is not None}
+    return tuple(sorted(found))
 
 
 def usable(trial: TrialRecord) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleetmark_collector.report.cells import REPORTED, Cell, Trial
+from fleetmark_collector.report.cells import REPORTED, Cell, Trial, energy_sources
 from fleetmark_collector.report.statistics import Outcome, Ratio, outcome, ratio
 from fleetmark_protocol.metrics import METRICS
 
@@ -50,7 +50,9 @@ def compare_metric(
 ) -> Comparison | None:
     """Return what the metric shows of two comparable cells; None where it shows nothing."""
     better = METRICS[metric].better
-    if better == "neither" or (metric == "energy_j" and _source(cell) != _source(other)):
+    if better == "neither" or (
+        metric == "energy_j" and energy_sources(cell.measured) != energy_sources(other.measured)
+    ):
         return None
     mine, theirs = cell.values(metric), other.values(metric)
     over, under = (mine, theirs) if better == "higher" else (theirs, mine)
@@ -74,7 +76,7 @@ def compare(cell: Cell, other: Cell, *, confidence: float, seed: int, same_machi
         )
     if same_machine and cell.config[:2] != other.config[:2]:
         notes.append("on the same machine as the baseline")
-    mine, theirs = _source(cell), _source(other)
+    mine, theirs = energy_sources(cell.measured), energy_sources(other.measured)
     if mine and theirs and mine != theirs:
         notes.append(
             f"energy not compared: {'+'.join(mine)} here, {'+'.join(theirs)} in the baseline"
@@ -174,10 +176,6 @@ def _by_prompt(trials: Iterable[Trial]) -> dict[int, list[Trial]]:
 
 def _all(cell: Cell, field: str) -> set[str | None]:
     return {getattr(trial.record, field) for trial in cell.measured}
-
-
-def _source(cell: Cell) -> tuple[str, ...]:
-    return tuple(sorted({t.record.energy_source for t in cell.measured if t.record.energy_source}))
 
 
 def _listed(prompts: Iterable[int]) -> str:

@@ -45,7 +45,8 @@ def write_csv(report: Report, path: Path) -> None:
     # Newer agents may send fields that only some trials have.
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    # The standard's line end; with another, older Pythons do not quote a lone carriage return.
+    writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow([_harmless(name) for name in columns])
     writer.writerows([[_harmless(row.get(name)) for name in columns] for row in rows])
     write_text(path, text.getvalue())

@@ -11,8 +11,10 @@ from fleetmark_protocol.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+Column = tuple[str, "Sequence[str | Text]"]
+"""A title and a value for each cell."""
 
 RESOURCES = (
     "cpu_percent_mean",
@@ -48,10 +50,8 @@ def render_terminal(report: Report, console: "Console") -> None:
         console.print(Text((clean(workload) or "no workload reached") + kind, style="bold"))
         console.print()
         if any(cell.figures for cell in cells):
-            console.print(_speed_table(cells))
-            console.print()
-            console.print(_resource_table(cells))
-            console.print()
+            _print_table(console, cells, _speed(cells))
+            _print_table(console, cells, _resources(cells))
         _print_list(console, "", _all_notes(cells))
     _print_list(console, "How to read this", legend(report))
     _print_list(console, "Findings", (_finding(one) for one in report.findings))
@@ -94,6 +94,8 @@ def _print_list(console: "Console", title: str, lines: Iterable[str]) -> None:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for line in lines:
         grid.add_row("-", Text(line))
     if grid.row_count:
@@ -118,49 +120,51 @@ def state_text(report: Report) -> str:
     )
 
 
-def _speed_table(cells: Sequence[CellReport]) -> "Table":
+def _speed(cells: Sequence[CellReport]) -> list[Column]:
     headline = cells[0].headline
-    table = _table(cells, _title(headline), "Speed-up", *map(_title, ("ttft_s", "tpot_s")), "V/S/I")
-    for cell in cells:
-        table.add_row(
-            _name(cell),
-            _figure(cell, headline),
-            _gain(cell, headline),
-            *(_figure(cell, name) for name in ("ttft_s", "tpot_s")),
-            f"{cell.counts.valid}/{cell.counts.suspect}/{cell.counts.invalid}",
+    verdicts = [f"{c.counts.valid}/{c.counts.suspect}/{c.counts.invalid}" for c in cells]
+    return [
+        (_title(headline), [_figure(cell, headline) for cell in cells]),
+        ("Speed-up", [_gain(cell, headline) for cell in cells]),
+        *((_title(name), [_figure(cell, name) for cell in cells]) for name in ("ttft_s", "tpot_s")),
+        ("V/S/I", verdicts),
+    ]
+
+
+def _resources(cells: Sequence[CellReport]) -> list[Column]:
+    return [
+        (
+            _title(name),
+            [METRICS[name].show(f.median if (f := c.figures.get(name)) else None) for c in cells],
         )
-    return table
-
-
-def _resource_table(cells: Sequence[CellReport]) -> "Table":
-    names = [
-        name
         for name in ("prefill_tps", "decode_tps", *RESOURCES)
         if any(name in cell.figures for cell in cells)
     ]
-    table = _table(cells, *map(_title, names))
-    for cell in cells:
-        figures = (cell.figures.get(name) for name in names)
-        table.add_row(
-            _name(cell),
-            *(
-                METRICS[name].show(figure.median if figure else None)
-                for name, figure in zip(names, figures, strict=True)
-            ),
-        )
-    return table
 
 
-def _table(cells: Sequence[CellReport], *columns: str) -> "Table":
+def _print_table(
+    console: "Console", cells: Sequence[CellReport], columns: Sequence[Column]
+) -> None:
+    """Print a row per cell, in as many tables as it takes to show every figure whole."""
     from rich import box
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     widest = max(len(cell.short) for cell in cells)
     table.add_column("Cell", overflow="fold", min_width=min(widest, 30))
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+    for title, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row, cell in enumerate(cells):
+        table.add_row(_name(cell), *(values[row] for _, values in columns))
+    least = Measurement.get(console, console.options.update(width=10_000), table).minimum
+    if least > console.width and len(columns) > 1:
+        middle = (len(columns) + 1) // 2
+        _print_table(console, cells, columns[:middle])
+        _print_table(console, cells, columns[middle:])
+    else:
+        console.print(table)
+        console.print()
 
 
 def _title(name: str) -> str:

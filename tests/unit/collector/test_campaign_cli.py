@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from fakes.fake_fleet import CAMPAIGN, EPOCH, START_NS, make_inventory
@@ -49,7 +50,9 @@ class Cli:
 
 @pytest.fixture
 def cli(tmp_path):
-    return Cli(tmp_path)
+    yield Cli(tmp_path)
+    # The commands have set logging up for a standard error that is gone with their runner.
+    structlog.reset_defaults()
 
 
 def test_a_valid_file_is_said_to_be_so_without_any_device(cli):

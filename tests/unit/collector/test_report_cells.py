@@ -1,6 +1,6 @@
 import pytest
-from fakes.fake_campaign import CAMPAIGN, FakeJob, failure, store
 
+from fakes.fake_campaign import CAMPAIGN, FakeJob, failure, store
 from fleetmark_collector.report.cells import read_cells, reasons_of
 from fleetmark_collector.report.jobs import PlannedJob
 from fleetmark_protocol.jobs import JobState
@@ -108,8 +108,8 @@ def test_cold_latency_is_taken_from_the_warm_up_because_it_comes_first(tmp_path)
     assert list(cell.values("latency_cold_s").values()) == [3.0]
 
 
-def test_energy_of_different_sources_has_no_common_figure(tmp_path):
-    job = FakeJob().trial("single", 0, energy_j=1.0, energy_source="rapl")
+def test_trials_without_energy_do_not_hide_that_of_the_others(tmp_path):
+    job = FakeJob().trial("single", 0, energy_j=1.0, energy_source="rapl").trial("single", 1)
     (cell,), _ = read(tmp_path, job)
     assert list(cell.values("energy_j").values()) == [1.0]
 

@@ -1,6 +1,6 @@
 import pytest
-from fakes.fake_campaign import CAMPAIGN, FakeJob, digest, store
 
+from fakes.fake_campaign import CAMPAIGN, FakeJob, digest, store
 from fleetmark_collector.report.cells import read_cells
 from fleetmark_collector.report.compare import (
     comparable_groups,
@@ -152,8 +152,6 @@ def test_whether_outputs_are_the_same_is_told_where_it_is_known(tmp_path, mine, 
 
 
 def test_two_devices_on_one_machine_are_noted(tmp_path):
-    for device in ("a", "b"):
-        (tmp_path / device).mkdir()
     one, two = FakeJob(device="pi-1").trial(), FakeJob(device="ec2-1").trial()
     reader = store(tmp_path, one, two)
     cells, _ = read_cells(reader, CAMPAIGN)

@@ -1,5 +1,6 @@
 """Logs: where they go, in which form, and what is left out."""
 
+import io
 import json
 
 import pytest
@@ -56,3 +57,14 @@ def test_results_on_standard_output_stay_clean(capsys):
     logs.configure(form="json")
     logs.get("report").error("oops")
     assert capsys.readouterr().out == ""
+
+
+def test_lines_go_where_standard_error_is_now(monkeypatch):
+    first, second = io.StringIO(), io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", first)
+        logs.configure(form="json")
+    first.close()
+    monkeypatch.setattr("sys.stderr", second)
+    logs.get("late").info("still_here")
+    assert json.loads(second.getvalue())["event"] == "still_here"

@@ -1,0 +1,69 @@
+"""What every sensor keeps to, on this machine, on a Raspberry Pi's files and on an empty tree."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fakes.fake_sysfs import raspberry_pi
+from fleetmark_agent.telemetry.base import MIN_RATE_NS
+from fleetmark_agent.telemetry.sensors import all_sensors
+from fleetmark_protocol.metrics import METRICS
+from fleetmark_protocol.records import TelemetryRecord
+
+NAMES = [sensor.name for sensor in all_sensors(Path("/"), Path("/"))]
+NOT_METRICS = {"cpu_percent_per_core"}
+
+
+@pytest.fixture(params=["this machine", "pi", "empty"])
+def root(request, tmp_path):
+    if request.param == "this machine":
+        return Path("/")
+    if request.param == "pi":
+        raspberry_pi(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=NAMES)
+def sensor(request, root, tmp_path):
+    found = {one.name: one for one in all_sensors(root, tmp_path)}
+    return found[request.param]
+
+
+def read_twice(sensor):
+    first = sensor.read()
+    time.sleep(2 * MIN_RATE_NS / 1e9)
+    return first, sensor.read()
+
+
+def test_it_says_what_it_gives_or_why_it_gives_nothing(sensor):
+    status = sensor.probe()
+    assert status.source
+    assert bool(status.fields) == status.available
+    assert (status.reason is None) == status.available
+
+
+def test_its_fields_are_fields_of_a_telemetry_record_and_metrics(sensor):
+    fields = set(sensor.probe().fields)
+    assert fields <= set(TelemetryRecord.model_fields)
+    assert fields - NOT_METRICS <= set(METRICS)
+
+
+def test_its_second_reading_gives_all_that_it_promised(sensor):
+    status = sensor.probe()
+    first, second = read_twice(sensor)
+    assert set(first) <= set(status.fields)
+    assert set(second) == set(status.fields)
+
+
+def test_a_record_takes_its_values(sensor):
+    sensor.probe()
+    for values in read_twice(sensor):
+        TelemetryRecord.model_validate(
+            {"time_ns": 1, "boot_id": "00000000-0000-0000-0000-000000000000", **values}
+        )
+
+
+def test_no_two_sensors_give_the_same_field(root, tmp_path):
+    fields = [field for one in all_sensors(root, tmp_path) for field in one.probe().fields]
+    assert len(fields) == len(set(fields))
