@@ -187,7 +187,7 @@ class Workload(Message):
     prompts: Annotated[Many[Prompt], Field(min_length=1)]
     output_tokens: Annotated[int, Field(ge=1, le=65536)] = 64
     warmup: Annotated[int, Field(ge=0, le=100)] = 1
-    repetitions: Annotated[int, Field(ge=1, le=10_000)] = 5
+    repetitions: Annotated[int, Field(ge=1, le=10_000)] = 8
 
 
 class Timeouts(Message):

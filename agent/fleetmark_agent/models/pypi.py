@@ -16,7 +16,14 @@ from fleetmark_protocol.records import clip
 
 TIMEOUT_S = 6 * 3600.0
 
-_NO_NETWORK = ("Connection", "Temporary failure", "Retrying", "timed out", "Max retries", "SSLError")
+_NO_NETWORK = (
+    "Connection",
+    "Temporary failure",
+    "Retrying",
+    "timed out",
+    "Max retries",
+    "SSLError",
+)
 _SECRET = re.compile(r"(://)[^/@\s]+@")
 
 
@@ -125,7 +132,9 @@ def _explain(
 ) -> ModelNotFound | DownloadFailed | ModelRejected | ModelTooLarge:
     text = _SECRET.sub(r"\1", done.errors)
     lines = [line.strip() for line in text.splitlines() if "ERROR" in line] or text.splitlines()
-    last = clip(lines[-1].removeprefix("ERROR:").strip() if lines else f"pip ended with {done.code}")
+    last = clip(
+        lines[-1].removeprefix("ERROR:").strip() if lines else f"pip ended with {done.code}"
+    )
     if "No module named pip" in text:
         return ModelNotFound(
             f"{what}: this Python has no pip to fetch it with",

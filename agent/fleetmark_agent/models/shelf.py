@@ -1,9 +1,9 @@
 """The model store's files: names, sidecars, locks and room; knows nothing of where they come from.
 
-    NAME              a model
-    NAME.json         what is known about it (the sidecar)
-    NAME.part         a download under way, with NAME.part.json about its source
-    .locks/, .tmp/    one writer per file; scratch space
+NAME              a model
+NAME.json         what is known about it (the sidecar)
+NAME.part         a download under way, with NAME.part.json about its source
+.locks/, .tmp/    one writer per file; scratch space
 """
 
 import fcntl

@@ -108,5 +108,5 @@ def _behind(behind: Sequence[tuple[CellReport, Comparison]], word: str) -> str:
         f"{other.short} {verb} {gain_text(comparison.gain)}" for other, comparison in behind[:3]
     ]
     if len(behind) > 3:
-        parts.append(f"{len(behind) - 3} more are further behind")
+        parts.append(f"{len(behind) - 3} more further behind")
     return ", ".join(parts)
