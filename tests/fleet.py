@@ -146,7 +146,7 @@ class Fleet:
         def online() -> set[str]:
             done = self.cli("devices", "--json")
             found = json.loads(done.stdout) if done.returncode == 0 else []
-            return {d["device"] for d in found if d["online"] and d["inventory"] is not None}
+            return {d["device"] for d in found if d["online"] and d["backends"]}
 
         wait_for(lambda: set(devices) <= online(), 30, f"{devices} online")
 

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class Database:
         """
         self.file = file
         self.healed_from: Path | None = None
+        self.on_rollback: Callable[[], None] = lambda: None
+        """Called after a transaction was undone, for whoever counted what is no longer there."""
         self._lock = threading.RLock()
         self._depth = 0
         self._log = logs.get("database")
@@ -55,9 +57,7 @@ class Database:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._connection = self._open()
         except sqlite3.OperationalError as error:
-            raise StoreUnavailable(
-                f"{file}: {error}", hint="is the disk full, or the directory not ours to write?"
-            ) from error
+            raise _translated(error, file) from error
         except sqlite3.DatabaseError as error:
             self.healed_from = self._put_aside()
             self._log.error("outbox_damaged", error=str(error), kept_as=str(self.healed_from))
@@ -116,6 +116,7 @@ class Database:
                     # SQLite may have rolled back by itself (it does when the disk is full).
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
+                    self.on_rollback()
                     raise
             except sqlite3.Error as error:
                 raise _translated(error, self.file) from error

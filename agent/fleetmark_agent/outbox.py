@@ -67,11 +67,10 @@ class Outbox:
                 if key.startswith("time_ns.")
             }
             self._set(epoch=self.epoch, reserved_seq=self._reserved_seq)
-            records, size = connection.execute(
-                f"SELECT count(*), coalesce(sum(length(body) + {ROW_OVERHEAD_BYTES}), 0)"  # noqa: S608
-                " FROM records"
-            ).fetchone()
-        self._records, self._bytes = records, size
+        self._records = self._bytes = 0
+        self._recount()
+        # A record of a larger transaction may be counted and then undone with it.
+        database.on_rollback = self._recount
 
     def append(self, record: Record) -> int:
         """Keep a record and return its `seq`; its time is moved on where it would repeat.
@@ -173,6 +172,13 @@ class Outbox:
     def backlog(self) -> Backlog:
         """Return how much waits."""
         return Backlog(self._records, self._bytes)
+
+    def _recount(self) -> None:
+        with self._database.transaction() as connection:
+            self._records, self._bytes = connection.execute(
+                f"SELECT count(*), coalesce(sum(length(body) + {ROW_OVERHEAD_BYTES}), 0)"  # noqa: S608
+                " FROM records"
+            ).fetchone()
 
     def _thin(self) -> None:
         """Drop every other of the older half of the telemetry until there is room again."""

@@ -22,6 +22,8 @@ from fleetmark_protocol.records import Failure, JobRecord
 MAX_ATTEMPTS = 5
 """A job that takes the agent down with it each time must not do so for ever."""
 
+RETRY_S = 1.0
+
 
 class Runner:
     """Owns the runner thread; `assign`, `withdraw` and `stop` come from others."""
@@ -126,9 +128,9 @@ class Runner:
             except Canceled:
                 # Only when the agent ends: the job is left as it is, and resumed.
                 self._log.info("job_parked", job_id=entry.spec.job_id)
-            except FleetmarkError as error:
-                self._log.error("job_not_recorded", job_id=entry.spec.job_id, error=str(error))
-                time.sleep(1)
+            except Exception:
+                self._log.exception("job_not_ended", job_id=entry.spec.job_id)
+                time.sleep(RETRY_S)
             finally:
                 self._current = None
                 self._canceled.discard(entry.spec.job_id)
@@ -154,6 +156,11 @@ class Runner:
             self._end(spec, JobState.TIMED_OUT, failure_of(error))
         except FleetmarkError as error:
             self._end(spec, JobState.FAILED if started else JobState.REJECTED, failure_of(error))
+        except Exception as error:
+            # A mistake of ours ends this job, not every job after it.
+            self._log.exception("job_broke", job_id=spec.job_id)
+            broken = FleetmarkError(f"the agent made a mistake: {type(error).__name__}: {error}")
+            self._end(spec, JobState.FAILED if started else JobState.REJECTED, failure_of(broken))
         else:
             self._end(spec, JobState.FAILED if failure else JobState.SUCCEEDED, failure)
 

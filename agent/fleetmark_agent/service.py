@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fleetmark_agent.backends import registry
@@ -89,8 +89,10 @@ def _only_one(settings: AgentSettings) -> Iterator[None]:
                 f"another agent (pid {pid or 'unknown'}) uses state_dir {settings.state_dir}",
                 hint="give each agent a state_dir of its own",
             ) from None
-        os.truncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        with suppress(OSError):
+            # For the message above only; on a full disk the lock holds without it.
+            os.truncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(handle)

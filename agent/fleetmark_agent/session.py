@@ -155,7 +155,6 @@ class Session:
             BackendError: the worker did not.
         """
         self._check_stopped()
-        before = self._tools.sampler.latest()
         command = {
             "do": "generate",
             "prompt": trial.prompt,
@@ -168,8 +167,7 @@ class Session:
         )
         fields: dict[str, Any]
         fields = measured_fields(answer) if error is None else {"failure": failure_of(error)}
-        if before is not None:
-            fields["cpu_percent_before"] = before.values.get("cpu_percent")
+        fields["cpu_percent_before"] = window.before.values.get("cpu_percent")
         record = self._trial_record(trial, time_ns, fields, window)
         self._recorder.trial(record)
         if error is not None and not worker.alive():
@@ -233,9 +231,7 @@ class Session:
             }
         )
 
-    def _observed(
-        self, seen: dict[str, Any], window: Window, trial: PlannedTrial
-    ) -> Observed:
+    def _observed(self, seen: dict[str, Any], window: Window, trial: PlannedTrial) -> Observed:
         highest_hz = max(self._freq_hz_max or 0.0, window.cpu_freq_hz_max or 0.0)
         self._freq_hz_max = highest_hz or None
         return Observed(

@@ -154,10 +154,10 @@ def _explain(kind: type[BaseModel], error: ValidationError, file: Path | None) -
     lines = []
     for problem in error.errors(include_url=False):
         path = ".".join(str(step) for step in problem["loc"])
-        text = problem["msg"]
+        text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             text = "unknown key" + suggestion(str(problem["loc"][-1]), _keys(kind, problem["loc"]))
-        elif problem["type"] != "missing":
+        elif problem["type"] not in ("missing", "value_error"):
             text += f" (got {problem['input']!r})"
         lines.append(f"{where}: {path}: {text}")
     lines.append(f"(environment variables {ENV_PREFIX}... and flags count too)")

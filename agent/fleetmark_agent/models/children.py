@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fleetmark_protocol.errors import Canceled
+from fleetmark_agent.models.watch import NOBODY, Watch
 
 POLL_S = 0.2
 MAX_OUTPUT_BYTES = 4 * 2**20
@@ -42,7 +42,7 @@ def run_child(
     command: Sequence[str],
     *,
     timeout_s: float,
-    cancelled: Callable[[], bool] | None = None,
+    watch: Watch = NOBODY,
     on_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -53,14 +53,14 @@ def run_child(
     Args:
         command: program and arguments.
         timeout_s: killed after that.
-        cancelled: asked several times a second.
+        watch: asked several times a second whether to go on.
         on_line: called with each line of standard output as it comes.
         cwd: the child's working directory.
         env: added to our own environment.
         max_file_bytes: no file that the child writes may grow larger.
 
     Raises:
-        Canceled: `cancelled` said so; the child and its children are dead.
+        Canceled: the watch said so; the child and its children are dead.
         ChildTimeout: it took longer than `timeout_s`; likewise.
     """
     deadline_s = time.monotonic() + timeout_s
@@ -77,8 +77,8 @@ def run_child(
         try:
             if max_file_bytes is not None:
                 _bound_files(child.pid, max_file_bytes)
-            output = _read_to_end(child, deadline_s, cancelled, on_line)
-            code = _wait(child, deadline_s, cancelled)
+            output = _read_to_end(child, deadline_s, watch, on_line)
+            code = _wait(child, deadline_s, watch)
         finally:
             _kill_tree(child)
         return Finished(code, output, _tail(errors))
@@ -87,14 +87,14 @@ def run_child(
 def _bound_files(pid: int, max_file_bytes: int) -> None:
     try:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
-    except (ProcessLookupError, PermissionError):
-        pass  # it has ended already, or this kernel forbids it: the quota is checked afterwards too
+    except (OSError, ValueError):
+        pass  # it has ended already, or has a lower limit: the quota is checked afterwards too
 
 
 def _read_to_end(
     child: subprocess.Popen[bytes],
     deadline_s: float,
-    cancelled: Callable[[], bool] | None,
+    watch: Watch,
     on_line: Callable[[str], None] | None,
 ) -> str:
     assert child.stdout is not None  # noqa: S101 - asked for above; tells the type checker
@@ -103,7 +103,7 @@ def _read_to_end(
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            _check(deadline_s, cancelled)
+            _check(deadline_s, watch)
             if not selector.select(POLL_S):
                 continue
             chunk = os.read(descriptor, 65536)
@@ -116,20 +116,17 @@ def _read_to_end(
                     on_line(line.decode("utf-8", "replace"))
 
 
-def _wait(
-    child: subprocess.Popen[bytes], deadline_s: float, cancelled: Callable[[], bool] | None
-) -> int:
+def _wait(child: subprocess.Popen[bytes], deadline_s: float, watch: Watch) -> int:
     while True:
-        _check(deadline_s, cancelled)
+        _check(deadline_s, watch)
         try:
             return child.wait(POLL_S)
         except subprocess.TimeoutExpired:
             continue
 
 
-def _check(deadline_s: float, cancelled: Callable[[], bool] | None) -> None:
-    if cancelled is not None and cancelled():
-        raise Canceled("canceled while the model was being prepared")
+def _check(deadline_s: float, watch: Watch) -> None:
+    watch.check()
     if time.monotonic() > deadline_s:
         raise ChildTimeout
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from fleetmark_agent.models.children import ChildTimeout, run_child
 from fleetmark_agent.models.gguf_file import FILE_TYPES, ORIGIN_KEY, REFUSED
 from fleetmark_agent.models.gguf_structure import TENSOR_TYPES, Structure, Tensor, read_structure
-from fleetmark_agent.models.shelf import Cancelled, Progress
+from fleetmark_agent.models.watch import NOBODY, Watch
 from fleetmark_protocol.errors import (
     BackendTimeout,
     ConfigError,
@@ -30,7 +30,6 @@ from fleetmark_protocol.errors import (
 from fleetmark_protocol.records import clip
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 RECIPE_VERSION = 1
@@ -77,8 +76,7 @@ def convert(
     *,
     source_sha256: str,
     max_bytes: int,
-    progress: Progress | None = None,
-    cancelled: Cancelled | None = None,
+    watch: Watch = NOBODY,
 ) -> str:
     """Write `source` in another quantization to `target`; return what computed it.
 
@@ -88,8 +86,7 @@ def convert(
         quantization: one of `QUANTIZATIONS`.
         source_sha256: written into the new file, so that its origin stays known elsewhere.
         max_bytes: bound of the new file.
-        progress: called with the source's bytes done.
-        cancelled: asked several times a second.
+        watch: told the source's bytes done; asked several times a second.
 
     Raises:
         ModelRejected: the source cannot be converted.
@@ -103,8 +100,8 @@ def convert(
         word, *rest = line.split(" ", 1)
         if word == "tools":
             tools.extend(rest)
-        elif word.isdigit() and rest and rest[0].isdigit() and progress is not None:
-            progress(int(word), int(rest[0]))
+        elif word.isdigit() and rest and rest[0].isdigit():
+            watch.tell(int(word), int(rest[0]))
 
     command = [sys.executable, "-P", "-m", "fleetmark_agent.models.convert"]
     command += [str(source.absolute()), str(target.absolute()), quantization, source_sha256]
@@ -112,7 +109,7 @@ def convert(
         done = run_child(
             command,
             timeout_s=TIMEOUT_S,
-            cancelled=cancelled,
+            watch=watch,
             on_line=on_line,
             env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             max_file_bytes=max_bytes,
@@ -231,7 +228,7 @@ def _requantize(data: bytes, old: str, new: str) -> bytes:
     from gguf import GGMLQuantizationType, quants
 
     # One wide row: quantizers work block by block, and a few large steps beat many small ones.
-    raw: NDArray[np.uint8] = np.frombuffer(data, dtype=np.uint8).reshape(1, -1)
+    raw = np.frombuffer(data, dtype=np.uint8).reshape(1, -1)
     weights: NDArray[np.float32] = quants.dequantize(raw, GGMLQuantizationType[old])
     result: NDArray[Any] = quants.quantize(weights, GGMLQuantizationType[new])
     return result.tobytes()

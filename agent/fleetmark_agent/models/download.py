@@ -13,15 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from fleetmark_agent.models import http_rules
 from fleetmark_agent.models.http_rules import StartOver, shown_url
-from fleetmark_agent.models.shelf import (
-    CHUNK_BYTES,
-    Cancelled,
-    Progress,
-    check_cancelled,
-    write_at_once,
-)
+from fleetmark_agent.models.sidecar import write_at_once
+from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch, hash_file
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import DownloadFailed, ModelNotFound, ModelRejected, ModelTooLarge
+from fleetmark_protocol.errors import (
+    ConfigError,
+    DownloadFailed,
+    ModelNotFound,
+    ModelRejected,
+    ModelTooLarge,
+)
 from fleetmark_protocol.settings import is_loopback
 from fleetmark_protocol.version import __version__
 
@@ -59,15 +60,13 @@ class Order:
         url: checked already (see `reference`).
         part: where it grows; complete when `Downloader.fetch` returns.
         sha256: what it must have; None takes what comes.
-        progress: called for each piece.
-        cancelled: asked for each piece.
+        watch: told and asked for each piece.
     """
 
     url: str
     part: Path
     sha256: str | None = None
-    progress: Progress | None = None
-    cancelled: Cancelled | None = None
+    watch: Watch = NOBODY
 
 
 class Downloader:
@@ -108,7 +107,7 @@ class Downloader:
         """
         pause_s, url = FIRST_PAUSE_S, shown_url(order.url)
         for left in reversed(range(self._tries)):
-            check_cancelled(order.cancelled)
+            order.watch.check()
             resumed = _size(order.part) > 0
             try:
                 digest = self._try(order)
@@ -122,7 +121,7 @@ class Downloader:
                 if not left:
                     raise
                 self._log.warning("download_interrupted", url=url, error=error.message)
-                self._pause(pause_s, order.cancelled)
+                self._pause(pause_s, order.watch)
                 pause_s *= 2
                 continue
             if order.sha256 in (None, digest):
@@ -136,9 +135,9 @@ class Downloader:
             self._log.warning("resumed_download_differs", url=url)
         raise DownloadFailed(f"{url}: changes while it is being fetched")
 
-    def _pause(self, pause_s: float, cancelled: Cancelled | None) -> None:
+    def _pause(self, pause_s: float, watch: Watch) -> None:
         while pause_s > 0:
-            check_cancelled(cancelled)
+            watch.check()
             self._sleep(min(0.2, pause_s))
             pause_s -= 0.2
 
@@ -147,7 +146,7 @@ class Downloader:
 
         have, origin = _resumable(order)
         if have and origin.total_bytes == have:
-            return _hash_part(order).hexdigest()
+            return hash_file(order.part, Watch(cancelled=order.watch.cancelled)).hexdigest()
         try:
             # A proxy set for the outside has no business with this very machine.
             outside = not is_loopback(urlsplit(order.url).hostname or "")
@@ -158,7 +157,9 @@ class Downloader:
                     return self._receive(response, order, have)
                 finally:
                     response.close()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{shown_url(order.url)}: {error}") from error
+        except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise DownloadFailed(f"{shown_url(order.url)}: {reason}") from error
 
@@ -200,19 +201,22 @@ class Downloader:
             url=order.url, validator=http_rules.validator(response.headers), total_bytes=total
         )
         write_at_once(_origin_file(order.part), origin.model_dump_json().encode())
-        digest = _hash_part(order) if have else hashlib.sha256()
+        digest = (
+            hash_file(order.part, Watch(cancelled=order.watch.cancelled))
+            if have
+            else hashlib.sha256()
+        )
         done = checked = have
         with order.part.open("ab") as file:
             for chunk in response.iter_raw(CHUNK_BYTES // 4):
-                check_cancelled(order.cancelled)
+                order.watch.check()
                 _write(file.write, chunk)
                 digest.update(chunk)
                 done += len(chunk)
                 if done - checked >= CHECK_EVERY_BYTES:
                     self._check_room(0)
                     checked = done
-                if order.progress is not None:
-                    order.progress(done, total)
+                order.watch.tell(done, total)
             _write(file.flush)
             os.fsync(file.fileno())
         self._check_room(0)
@@ -242,15 +246,6 @@ def _resumable(order: Order) -> tuple[int, Origin]:
         return have, origin
     drop_part(order.part)
     return 0, Origin(url=order.url)
-
-
-def _hash_part(order: Order) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    with order.part.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            check_cancelled(order.cancelled)
-            digest.update(chunk)
-    return digest
 
 
 def _write(action: Callable[..., object], *data: bytes) -> None:

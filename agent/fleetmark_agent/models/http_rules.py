@@ -41,13 +41,18 @@ def check_redirect(first: str, here: str, there: str, resolve: Resolve = resolve
     Raises:
         SourceNotAllowed: it leads from https to http, or from outside into a private network.
     """
-    old, new = urlsplit(here), urlsplit(there)
+    old = urlsplit(here)
+    try:
+        new = urlsplit(there)
+        host = new.hostname
+    except ValueError:
+        new, host = urlsplit(""), None
     why = None
-    if new.scheme not in ("http", "https") or not new.hostname:
+    if new.scheme not in ("http", "https") or not host:
         why = "which is no web address"
-    elif new.scheme == "http" and (old.scheme == "https" or not is_loopback(new.hostname)):
+    elif new.scheme == "http" and (old.scheme == "https" or not is_loopback(host)):
         why = "in clear"
-    elif _private(new.hostname, resolve) and not _private(urlsplit(first).hostname or "", resolve):
+    elif _private(host, resolve) and not _private(urlsplit(first).hostname or "", resolve):
         why = "in a private network"
     if why is not None:
         raise SourceNotAllowed(
@@ -97,7 +102,10 @@ def validator(headers: Mapping[str, str]) -> str | None:
 
 def shown_url(url: str) -> str:
     """Return a URL for messages: its query may be a signature, which is a secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no URL)"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

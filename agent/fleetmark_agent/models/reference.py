@@ -103,7 +103,7 @@ def checked_name(name: str, ref: str) -> str:
         ConfigError: it could point elsewhere, or is one of the store's own files.
     """
     bad = None
-    if not name or len(name.encode("utf-8", "replace")) > 240 or not name.isprintable():
+    if not name or len(name.encode("utf-8", "replace")) > 200 or not name.isprintable():
         bad = "is not a file name"
     elif "/" in name or "\\" in name:
         bad = "must be a file's name in the model store, without directories"

@@ -7,7 +7,6 @@ NAME.part         a download under way, with NAME.part.json about its source
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -15,77 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from fleetmark_agent.models.gguf_file import GgufInfo
 from fleetmark_agent.models.reference import RESERVED_SUFFIXES
+from fleetmark_agent.models.sidecar import Sidecar, sync_directory, write_at_once
+from fleetmark_agent.models.watch import NOBODY, Watch, shown
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import Canceled, ModelNotFound, ModelRejected, ModelTooLarge
-from fleetmark_protocol.ids import Sha256
-from fleetmark_protocol.records import Count
+from fleetmark_protocol.errors import ModelNotFound, ModelRejected, ModelTooLarge
 
 RESERVE_BYTES = 64 * 2**20
 """Never taken from a disk by models: the outbox lives there too."""
-CHUNK_BYTES = 2**20
 LOCK_POLL_S = 0.1
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes done and the bytes in all (None when nobody knows)."""
-Cancelled = Callable[[], bool]
-
-
-class Recipe(BaseModel):
-    """How a file was made out of another one.
-
-    Attributes:
-        source_sha256: the other one.
-        quantization: what was asked for.
-        version: of our rules; a new version makes files anew.
-        tools: what computed it.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    source_sha256: Sha256
-    quantization: str
-    version: int
-    tools: str
-
-
-class Sidecar(BaseModel):
-    """What is known about one file.
-
-    Attributes:
-        sha256: of the whole file.
-        bytes: its length.
-        mtime_ns: with `bytes` and `inode` what it looked like when it was hashed; None once it
-            was found damaged, so that it is not trusted again.
-        inode: see `mtime_ns`.
-        ref: where it, or what it was made of, came from.
-        origin_sha256: of the file whose weights these are.
-        info: what it holds.
-        recipe: how it was made here, if it was.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    sha256: Sha256
-    bytes: Count
-    mtime_ns: int | None
-    inode: int
-    ref: str
-    origin_sha256: Sha256
-    info: GgufInfo
-    recipe: Recipe | None = None
-
-    def fits(self, path: Path) -> bool:
-        """Whether the file still looks as it did when it was hashed."""
-        found = path.stat()
-        return (found.st_size, found.st_mtime_ns, found.st_ino) == (
-            self.bytes,
-            self.mtime_ns,
-            self.inode,
-        )
 
 
 class Shelf:
@@ -170,7 +109,7 @@ class Shelf:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
-        _sync_directory(self.directory)
+        sync_directory(self.directory)
         return target
 
     def drop(self, name: str) -> None:
@@ -178,12 +117,18 @@ class Shelf:
         for suffix in ("", ".json", ".part", ".part.json"):
             (self.directory / f"{name}{suffix}").unlink(missing_ok=True)
 
+    def unfinished(self) -> list[str]:
+        """Return the names of files whose download was broken off."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(file.name.removesuffix(".part") for file in self.directory.glob("*.part"))
+
     def part(self, name: str) -> Path:
         """Return where a file grows before it is complete."""
         return self.directory / f"{name}.part"
 
     @contextmanager
-    def locked(self, name: str, cancelled: Cancelled | None = None) -> Iterator[None]:
+    def locked(self, name: str, watch: Watch = NOBODY) -> Iterator[None]:
         """Be the only process and thread that makes or changes this file.
 
         Raises:
@@ -198,7 +143,7 @@ class Shelf:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    check_cancelled(cancelled)
+                    watch.check()
                     time.sleep(LOCK_POLL_S)
             yield
         finally:
@@ -256,66 +201,5 @@ class Shelf:
             )
 
 
-def hash_file(
-    path: Path, cancelled: Cancelled | None = None, progress: Progress | None = None
-) -> str:
-    """Return a file's SHA-256.
-
-    Raises:
-        Canceled: asked to stop.
-    """
-    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            check_cancelled(cancelled)
-            digest.update(chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, total)
-    return digest.hexdigest()
-
-
-def check_cancelled(cancelled: Cancelled | None) -> None:
-    """Stop when asked to.
-
-    Raises:
-        Canceled: asked to stop.
-    """
-    if cancelled is not None and cancelled():
-        raise Canceled("canceled while the model was being prepared")
-
-
-def write_at_once(file: Path, content: bytes) -> None:
-    """Replace a small file so that a reader sees the old or the new one, never a part."""
-    new = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        with new.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
-    _sync_directory(file.parent)
-
-
-def shown(count_bytes: int) -> str:
-    """Return a number of bytes for people."""
-    size = float(count_bytes)
-    for unit in ("B", "kB", "MB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
 def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

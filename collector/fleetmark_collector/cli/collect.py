@@ -31,4 +31,6 @@ def collect(
     """
     from fleetmark_collector.service import run_collector
 
-    run_collector(settings_from(config, data_dir, broker={"host": broker_host, "port": broker_port}))
+    run_collector(
+        settings_from(config, data_dir, broker={"host": broker_host, "port": broker_port})
+    )

@@ -104,16 +104,17 @@ class Demo:
         for model in campaign.models:
             if model.ref is None:
                 continue
-            self._say(f"model {model.name}: fetching it if it is not there yet ({model.ref})")
-            common = ["--config", str(config), "--name", model.name]
-            digest = [] if model.sha256 is None else ["--sha256", model.sha256]
-            self._agent(["model", "add", model.ref, *common, *digest])
+            source = [model.ref, "--config", str(config)]
+            source += [] if model.sha256 is None else ["--sha256", model.sha256]
+            self._say(f"model {model.name}: fetching it, unless it is there ({model.ref})")
+            self._agent(["model", "add", *source])
             for quantization in filter(None, campaign.quantizations):
-                self._say(f"model {model.name}: making {quantization} if it is not there yet")
-                self._agent(["model", "convert", model.name, quantization, "--config", str(config)])
+                self._say(f"model {model.name}: making {quantization} of it, unless it is there")
+                self._agent(["model", "add", *source, "--quantization", quantization])
 
     def _agent(self, arguments: list[str]) -> None:
-        self._processes.run("models", AGENT_MODULE, arguments)
+        with self._console.status("this takes a minute the first time"):
+            self._processes.run("models", AGENT_MODULE, arguments)
 
     def _start_centre(self, settings: CollectorSettings, port: int) -> None:
         which = [] if self._mosquitto else ["--embedded"]

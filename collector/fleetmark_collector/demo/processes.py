@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
-import subprocess  # noqa: S404 - starting processes is what this module is for
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Processes:
                 stderr=log,
                 # A Ctrl-C is for us: we end them, in order.
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread runs before the last start
+                preexec_fn=die_with_parent,
             )
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:

@@ -233,3 +233,19 @@ def test_in_any_history_exactly_the_unacknowledged_records_are_left(tmp_path_fac
     assert {seq for seq, _ in outbox.batch(1000, CAP)} == expected
     assert outbox.backlog().records == len(expected)
     database.close()
+
+
+def test_a_record_that_is_undone_with_its_transaction_is_not_counted(tmp_path):
+    database, outbox = open_outbox(tmp_path / "o.db")
+    outbox.append(event())
+
+    def write_and_fail() -> None:
+        with database.transaction(durable=True):
+            outbox.append(event())
+            raise ValueError
+
+    for _ in range(3):
+        with pytest.raises(ValueError):
+            write_and_fail()
+    assert outbox.backlog().records == 1
+    assert len(outbox.batch(10, CAP)) == 1

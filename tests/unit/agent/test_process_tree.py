@@ -145,6 +145,12 @@ class TestFakeTree:
         assert reading.rss_file_bytes == 3 * MIB
         assert reading.pss_bytes == 3 * 3 * MIB
 
+    def test_every_branch_is_followed(self, tree, proc):
+        proc.process(10, cpu_ticks=100, children=(11, 13))
+        proc.process(13, cpu_ticks=7, children=(14,))
+        proc.process(14, cpu_ticks=1)
+        assert tree.cpu_s() == pytest.approx(183 / TICKS_PER_S)
+
     def test_percent_is_of_one_core_since_the_reading_before(self, tree, proc, clock):
         assert tree.read().cpu_percent is None
         proc.process(10, cpu_ticks=100 + TICKS_PER_S, children=(11,))

@@ -203,6 +203,11 @@ class TestWindow:
         gaps = {later - earlier for earlier, later in pairwise(times)}
         assert len(gaps) == 1
 
+    def test_rates_inside_begin_at_the_opening_and_not_at_the_sample_before(self, bench):
+        bench.sample()
+        bench.open()
+        assert bench.sensor.reads == 2
+
     def test_the_sample_just_before_is_kept_apart(self, bench):
         bench.values = {"cpu_percent": 3.0}
         bench.open()

@@ -10,7 +10,7 @@ import pytest
 from fakes.fake_sensor import FakeClock, FakeSensor
 from fakes.fake_sysfs import FakeSysfs, raspberry_pi
 from fleetmark_agent.telemetry.agent_process import AgentProcess
-from fleetmark_agent.telemetry.cpu import Cpu, CpuTimes, share
+from fleetmark_agent.telemetry.cpu import Cpu, CpuTimes, core_times, share
 from fleetmark_agent.telemetry.disk import Disk
 from fleetmark_agent.telemetry.frequency import Frequency
 from fleetmark_agent.telemetry.memory import Memory
@@ -53,6 +53,13 @@ class TestCpu:
         assert share(CpuTimes(1, 0, 10), CpuTimes(1.02, 0, 10.04)) is None
         assert share(CpuTimes(1, 0, 10), CpuTimes(1.02, 0, 10.05)) is not None
         assert share(CpuTimes(1, 0, 10), CpuTimes(1.02, 0, 10.08), cores=2) is None
+
+    def test_waiting_for_disks_and_stolen_time_are_not_busy(self, monkeypatch):
+        core = SimpleNamespace(
+            user=1, nice=2, system=4, irq=8, softirq=16, idle=32, iowait=64, steal=128, guest=1
+        )
+        monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [core])
+        assert core_times() == [CpuTimes(busy_s=31, steal_s=128, total_s=255)]
 
     def test_load_averages_are_the_kernels_own(self, monkeypatch):
         monkeypatch.setattr(psutil, "getloadavg", lambda: (1.5, 0.5, 0.25))
@@ -146,6 +153,7 @@ class TestThermal:
         status = sensor.probe()
         assert status.available
         assert "cpu-thermal" in status.source
+        assert "cpu_thermal" not in status.source
         assert "rp1_adc" not in status.source
         assert sensor.read() == {"temperature_c": pytest.approx(51.55)}
 
