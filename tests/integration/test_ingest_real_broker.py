@@ -281,7 +281,7 @@ def test_devices_and_doctor_tell_what_there_is(broker, collector, device):
     assert known["tags"] == ["arm", "kitchen"]
     assert known["hardware"]["board"] == "Raspberry Pi 5 [8GB]"
     assert known["telemetry"]["cpu_percent"] == 42.0
-    for shown in ("pi", "lab", "yes", "kitchen", "[8GB]", "xllamacpp", "42%", "17%", "8.0 GiB"):
+    for shown in ("pi", "lab", "yes", "kitchen", "[8GB]", "xllamacpp", "42%", "17%", "4, 8.0 GiB"):
         assert shown in " ".join(table.stdout.split()), table.stdout
     assert "other" not in table.stdout
 

@@ -91,11 +91,12 @@ def _print_table(known: "list[Device]", samples: "dict[tuple[str, str], Telemetr
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("DEVICE", "FLEET", "ONLINE", "SEEN", "TAGS", "BOARD / CPU"):
+    for title in ("DEVICE", "FLEET", "ONLINE", "SEEN"):
+        table.add_column(title, no_wrap=True)
+    for title in ("TAGS", "BOARD / CPU", "BACKENDS"):
         table.add_column(title, overflow="fold")
-    for title in ("CORES", "RAM", "CPU", "RAM USED"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("BACKENDS", overflow="fold")
+    for title in ("CORES, RAM", "CPU", "MEM"):
+        table.add_column(title, no_wrap=True, justify="right")
     now_ns = time.time_ns()
     for one in known:
         inventory = one.inventory
@@ -109,16 +110,21 @@ def _print_table(known: "list[Device]", samples: "dict[tuple[str, str], Telemetr
             "-" if one.last_seen_ns is None else ago(now_ns - one.last_seen_ns),
             "-" if inventory is None else ", ".join(inventory.tags) or "-",
             "-" if hardware is None else hardware.board or hardware.cpu_model or hardware.arch,
-            "-" if hardware is None else str(hardware.cores_logical or "-"),
-            "-" if hardware is None else gib(hardware.mem_total_bytes),
-            "-" if sample is None else percent(sample.cpu_percent),
-            "-" if sample is None else percent(sample.mem_used_percent),
             "-"
             if inventory is None
             else ", ".join(b.name for b in inventory.backends if b.available) or "none",
+            "-"
+            if hardware is None
+            else f"{hardware.cores_logical or '-'}, {gib(hardware.mem_total_bytes)}",
+            "-" if sample is None else percent(sample.cpu_percent),
+            "-" if sample is None else percent(sample.mem_used_percent),
         )
         table.add_row(*(Text(cell) for cell in cells), style=None if one.online else "dim")
-    console().print(table)
+    out = console()
+    if not out.is_terminal:
+        # A pipe has no width; 80 columns would break words for a grep to miss.
+        out.width = max(out.width, 160)
+    out.print(table)
 
 
 def ago(elapsed_ns: int) -> str:

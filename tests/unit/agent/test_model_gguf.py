@@ -3,14 +3,15 @@
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import gguf
 import pytest
-from fakes.fake_model import HEADS, KV_HEADS, LAYERS, VOCABULARY, WIDTH, write_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fakes.fake_model import HEADS, KV_HEADS, LAYERS, VOCABULARY, WIDTH, write_model
 from fleetmark_agent.models.gguf_file import FILE_TYPES, describe, inspect
 from fleetmark_agent.models.gguf_structure import TENSOR_TYPES, read_structure
 from fleetmark_protocol.errors import ModelNotFound, ModelRejected
@@ -128,23 +129,14 @@ def test_a_damaged_frame_is_read_or_rejected_and_nothing_else(tmp_path, changes)
     for place, new in changes:
         content[place : place + len(new)] = new
     path.write_bytes(content)
-    try:
-        describe(read_structure(path))
-    except ModelRejected as error:
-        assert error.message.startswith("model.gguf: ")
-
-
-def test_a_reader_that_runs_out_of_memory_rejects_the_file(model, monkeypatch):
-    content = bytearray(model.read_bytes())
-    content[8:16] = struct.pack("<Q", 999_999)
-    model.write_bytes(bytes(content) + bytes(200_000_000))
-    with pytest.raises(ModelRejected):
-        inspect(model)
+    with suppress(ModelRejected):
+        assert describe(read_structure(path)).parameters > 0
 
 
 def test_the_agents_own_process_never_loads_numpy_or_gguf(model, tmp_path):
     program = f"""
 import sys
+from contextlib import suppress
 from pathlib import Path
 from fleetmark_agent.config import ModelSettings
 from fleetmark_agent.models.store import ModelStore
