@@ -2,23 +2,17 @@
 
 import difflib
 import ipaddress
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
 
+from fleetmark_protocol import environment
+from fleetmark_protocol.environment import Environment
 from fleetmark_protocol.errors import ConfigError
-
-ENV_PREFIX = "FLEETMARK_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -75,57 +69,53 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Base of the agent's and the collector's settings."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
-    file_values: ClassVar[Mapping[str, Any]] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags come as init values; the file's values are the lowest source."""
-        file_source = InitSettingsSource(settings_cls, init_kwargs=dict(cls.file_values))
-        return init_settings, env_settings, file_source
 
 
 S = TypeVar("S", bound=Settings)
 
 
-def load(kind: type[S], file: Path | None, flags: Mapping[str, Any] | None = None) -> S:
+def load(
+    kind: type[S],
+    file: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> S:
     """Return the settings.
 
     Args:
         kind: the settings class.
         file: TOML file, or None for none.
         flags: values from the command line, nested by table; None values count as not given.
+        environ: environment variables; default: this process's.
 
     Raises:
         ConfigError: file missing or no TOML (with line), unknown key (with a suggestion), wrong
             value (with the field and where it came from).
     """
-    values = {} if file is None else _read_toml(file)
-    # A class of its own for this file: the sources are chosen per class, and a file's values in a
-    # shared class would leak into the next load.
-    bound: type[S] = type(
-        kind.__name__, (kind,), {"file_values": values, "__module__": kind.__module__}
-    )
+    in_file = {} if file is None else _read_toml(file)
+    in_environment = environment.read(kind, os.environ if environ is None else environ)
+    given = _given(flags or {})
     try:
-        return bound(**_given(flags or {}))
+        return kind.model_validate(_over(_over(in_file, in_environment.values), given))
     except ValidationError as error:
-        raise ConfigError(_explain(kind, error, file)) from error
-    except SettingsError as error:
-        raise ConfigError(
-            f"environment: {error}", hint=f"{ENV_PREFIX}... variables of lists and tables are JSON"
-        ) from error
+        lines = []
+        for problem in map(dict, error.errors(include_url=False)):
+            where = _origin(problem, given, in_environment, in_file, file)
+            lines.append(f"{where}: {_explain(kind, problem)}")
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two sources, table by table; what is above counts more."""
+    out = dict(below)
+    for key, value in above.items():
+        under = out.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = _over(under, value)
+        out[key] = value
+    return out
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -149,19 +139,42 @@ def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _explain(kind: type[BaseModel], error: ValidationError, file: Path | None) -> str:
-    where = str(file) if file else "settings"
-    lines = []
-    for problem in error.errors(include_url=False):
-        path = ".".join(str(step) for step in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            text = "unknown key" + suggestion(str(problem["loc"][-1]), _keys(kind, problem["loc"]))
-        elif problem["type"] not in ("missing", "value_error"):
-            text += f" (got {problem['input']!r})"
-        lines.append(f"{where}: {path}: {text}")
-    lines.append(f"(environment variables {ENV_PREFIX}... and flags count too)")
-    return "\n".join(lines)
+def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    loc: tuple[int | str, ...] = problem["loc"]
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        text = "unknown key" + suggestion(str(loc[-1]), _keys(kind, loc))
+    elif problem["type"] not in ("missing", "value_error"):
+        text += f" (got {problem['input']!r})"
+    return f"{'.'.join(str(step) for step in loc)}: {text}"
+
+
+def _origin(
+    problem: Mapping[str, Any],
+    given: Mapping[str, Any],
+    in_environment: Environment,
+    in_file: Mapping[str, Any],
+    file: Path | None,
+) -> str:
+    """Return where a value came from; a table may have come from several places."""
+    loc = problem["loc"]
+    found = ["command line"] if _holds(given, loc) else []
+    if _holds(in_environment.values, loc):
+        found += reversed(in_environment.variables_of(loc))
+    if _holds(in_file, loc):
+        found.append(str(file))
+    whole_table = isinstance(problem["input"], Mapping)
+    return (", ".join(found) if whole_table else found[0]) if found else "settings"
+
+
+def _holds(values: Any, loc: tuple[int | str, ...]) -> bool:
+    for step in loc:
+        if not isinstance(values, Mapping):
+            break
+        if step not in values:
+            return False
+        values = values[step]
+    return True
 
 
 def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

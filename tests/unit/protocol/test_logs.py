@@ -2,17 +2,19 @@
 
 import io
 import json
+import logging
 
 import pytest
-import structlog
 
 from fleetmark_protocol import logs
 
 
 @pytest.fixture(autouse=True)
 def leave_no_configuration_behind():
+    root = logging.getLogger()
+    before = root.handlers[:]
     yield
-    structlog.reset_defaults()
+    root.handlers[:] = before
 
 
 @pytest.fixture
