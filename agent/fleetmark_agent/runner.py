@@ -128,7 +128,7 @@ class Runner:
             except Canceled:
                 # Only when the agent ends: the job is left as it is, and resumed.
                 self._log.info("job_parked", job_id=entry.spec.job_id)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the thread must outlive it
                 self._log.exception("job_not_ended", job_id=entry.spec.job_id)
                 time.sleep(RETRY_S)
             finally:
@@ -156,7 +156,7 @@ class Runner:
             self._end(spec, JobState.TIMED_OUT, failure_of(error))
         except FleetmarkError as error:
             self._end(spec, JobState.FAILED if started else JobState.REJECTED, failure_of(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # A mistake of ours ends this job, not every job after it.
             self._log.exception("job_broke", job_id=spec.job_id)
             broken = FleetmarkError(f"the agent made a mistake: {type(error).__name__}: {error}")

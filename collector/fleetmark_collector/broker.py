@@ -17,6 +17,9 @@ from fleetmark_protocol.settings import is_loopback
 TEMPLATE = Path(__file__).parent / "mosquitto" / "mosquitto.conf"
 """Our configuration, for generated files and for those who run Mosquitto as a service."""
 
+ACL = TEMPLATE.with_name("acl")
+"""Keeps each device to its own topics; used where passwords tell devices apart."""
+
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 """Debian puts Mosquitto where an ordinary user's PATH does not look."""
 
@@ -28,7 +31,7 @@ class BrokerOptions:
     Attributes:
         data_dir: where it keeps its configuration and its retained messages.
         password_file: users and hashed passwords, made with `mosquitto_passwd`.
-        acl_file: who may read and write which topics.
+        acl_file: who may read and write which topics; None takes ours where there are passwords.
         cert_file: the server's certificate; turns TLS on, together with `key_file`.
     """
 
@@ -112,6 +115,7 @@ def _check_port(host: str, port: int) -> None:
 def mosquitto_config(options: BrokerOptions) -> str:
     """Return the configuration that Mosquitto is run with."""
     directory = broker_dir(options)
+    acl_file = options.acl_file or (ACL if options.password_file else None)
     lines = [
         f"listener {options.port} {options.host}",
         f"allow_anonymous {'false' if options.password_file else 'true'}",
@@ -120,7 +124,7 @@ def mosquitto_config(options: BrokerOptions) -> str:
     ]
     for key, file in (
         ("password_file", options.password_file),
-        ("acl_file", options.acl_file),
+        ("acl_file", acl_file),
         ("certfile", options.cert_file),
         ("keyfile", options.key_file),
     ):

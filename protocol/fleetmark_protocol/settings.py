@@ -1,9 +1,7 @@
 """How both sides read their settings: defaults < TOML file < environment < flags."""
 
-import difflib
 import ipaddress
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -119,6 +117,8 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
@@ -188,6 +188,8 @@ def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 
 def suggestion(word: str, known: list[str]) -> str:
     """Return ' (did you mean ...?)' where a known word is close, else the known words."""
+    import difflib
+
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f" (did you mean {close[0]!r}?)"

@@ -214,28 +214,62 @@ def test_the_bus_waits_for_a_broker_that_comes_late_and_for_one_that_comes_back(
     assert [topic for topic, _ in got] == ["t/me", "t/me"]
 
 
-def test_mosquitto_with_a_password_lets_nobody_else_in(tmp_path):
+@pytest.fixture
+def guarded(tmp_path):
+    """Start a Mosquitto with passwords; return its port and a way to connect as somebody."""
     passwords = tmp_path / "passwords"
     passwords.touch()
-    subprocess.run(["mosquitto_passwd", "-b", passwords, "ann", "secret"], check=True)
+    for user in ("pi", "ec2", "fleetmark-collector"):
+        subprocess.run(["mosquitto_passwd", "-b", passwords, user, f"secret of {user}"], check=True)
     port = free_port()
     broker = fleetmark(
         *("broker", "--port", port, "--data-dir", tmp_path, "--password-file", passwords),
         log=tmp_path / "log",
     )
-    (tmp_path / "right").write_text("secret\n")
-    (tmp_path / "wrong").write_text("guess\n")
-    try:
-        wait_for(lambda: listens(port), what="the broker")
-        for file, expected in (("right", True), ("wrong", False)):
-            bus = Bus(BrokerSettings(port=port, username="ann", password_file=tmp_path / file), "b")
-            answered = threading.Event()
-            bus.on_connect(answered.set)
-            bus.start()
-            wait_for(lambda: answered.is_set() or bus.trouble, what="an answer")  # noqa: B023
-            assert answered.is_set() is expected
-            if not expected:
-                assert "refused" in bus.trouble
-            bus.stop()
-    finally:
-        broker.kill()
+    wait_for(lambda: listens(port), what="the broker")
+    buses: list[Bus] = []
+
+    def connect(user: str, password: str | None = None) -> tuple[Bus, list[str]]:
+        secret = tmp_path / "secret"
+        secret.write_text(f"{password or f'secret of {user}'}\n")
+        bus = Bus(BrokerSettings(port=port, username=user, password_file=secret), f"as-{user}")
+        heard: list[str] = []
+        for fleet_filter in ("fleetmark/v1/+/+/status", "fleetmark/v1/+/+/jobs/+"):
+            bus.subscribe(fleet_filter, lambda topic, *_: heard.append(topic))
+        answered = threading.Event()
+        bus.on_connect(answered.set)
+        bus.start()
+        buses.append(bus)
+        wait_for(lambda: answered.is_set() or bus.trouble, what="an answer")
+        return bus, heard
+
+    yield connect
+    for bus in buses:
+        bus.stop()
+    broker.kill()
+
+
+def test_mosquitto_with_passwords_lets_nobody_else_in(guarded):
+    right, _ = guarded("pi")
+    wrong, _ = guarded("ec2", "a guess")
+    assert right.connected
+    assert not wrong.connected
+    assert "refused" in wrong.trouble
+
+
+def test_with_passwords_a_device_speaks_and_hears_under_its_own_id_only(guarded):
+    centre, heard_by_centre = guarded("fleetmark-collector")
+    device, heard_by_device = guarded("pi")
+    device.publish("fleetmark/v1/lab/ec2/status", b"an impostor", retain=True)
+    device.publish("fleetmark/v1/lab/pi/jobs/j", b"a job of its own making", retain=True)
+    device.publish("fleetmark/v1/lab/pi/status", b"here", retain=True)
+    centre.publish("fleetmark/v1/lab/ec2/jobs/1", b"not for pi", retain=True)
+    centre.publish("fleetmark/v1/lab/pi/jobs/1", b"for pi", retain=True)
+    wait_for(lambda: "fleetmark/v1/lab/pi/jobs/1" in heard_by_device, what="the device's job")
+    wait_for(lambda: "fleetmark/v1/lab/pi/status" in heard_by_centre, what="the device's status")
+    assert set(heard_by_device) == {"fleetmark/v1/lab/pi/status", "fleetmark/v1/lab/pi/jobs/1"}
+    assert set(heard_by_centre) == {
+        "fleetmark/v1/lab/pi/status",
+        "fleetmark/v1/lab/ec2/jobs/1",
+        "fleetmark/v1/lab/pi/jobs/1",
+    }

@@ -38,11 +38,17 @@ def broker(
         typer.Option(
             metavar="FILE",
             help="Users and their hashed passwords, made with mosquitto_passwd; needed to listen "
-            "on anything but this machine's own loopback address.",
+            "on anything but this machine's own loopback address. A device's user is its device "
+            "id, the collector's is fleetmark-collector.",
         ),
     ] = None,
     acl_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Who may read and write which topics.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Mosquitto ACL: who may read and write which topics (default, where there are "
+            "passwords: each device its own).",
+        ),
     ] = None,
     cert_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The server's certificate; turns TLS on.")

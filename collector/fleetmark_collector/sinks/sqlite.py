@@ -113,7 +113,6 @@ class SqliteSink:
             with translated(file):
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA cache_size = -16000")
-                self._db.execute("PRAGMA wal_autocheckpoint = 8000")
                 if _check_version(self._db, file) == 0:
                     self._db.executescript(f"BEGIN IMMEDIATE;\n{_schema()}\nCOMMIT;")
         except StoreError:

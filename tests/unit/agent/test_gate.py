@@ -5,9 +5,9 @@ import sys
 import time
 
 import pytest
-from fleetmark_agent.telemetry.sampler import Sample
 
 from fleetmark_agent import gate
+from fleetmark_agent.telemetry.sampler import Sample
 from fleetmark_protocol.errors import Canceled, StoreUnavailable
 from fleetmark_protocol.messages import QuietGate
 
