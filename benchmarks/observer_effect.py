@@ -19,13 +19,13 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-from fleetmark_agent.telemetry.sampler import Sampler
-from fleetmark_agent.telemetry.sensors import all_sensors
 
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.database import Database
 from fleetmark_agent.link import Link
 from fleetmark_agent.outbox import Outbox
+from fleetmark_agent.telemetry.sampler import Sampler
+from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_agent.trials import measured_fields
 from fleetmark_agent.workerprocess import WorkerProcess
 from fleetmark_protocol.messages import Options, Status

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from ruamel.yaml import YAML
 
 from docs_fields import FIELDS
+from fleetmark_collector.campaigns.file import campaign_json_schema
 from fleetmark_protocol import messages, metrics, records
 from fleetmark_protocol.ids import JOB_ID_PATTERN, NAME_PATTERN
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
@@ -51,9 +52,19 @@ def slug(model: type[BaseModel]) -> str:
 def json_schema(model: type[BaseModel], name: str) -> str:
     """Return a model's JSON Schema as the text of its file."""
     schema = _described({model.__name__: model.model_json_schema()})[model.__name__]
+    return _schema_text(schema, name, SCHEMA_VERSION)
+
+
+def campaign_schema(name: str) -> str:
+    """Return the JSON Schema of campaign files, which editors check them by, as a file's text."""
+    schema = campaign_json_schema()
+    return _schema_text(schema, name, schema["properties"]["version"]["const"])
+
+
+def _schema_text(schema: Json, name: str, version: int) -> str:
     top = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:fleetmark:v{SCHEMA_VERSION}:{name.removesuffix('.schema.json')}",
+        "$id": f"urn:fleetmark:v{version}:{name.removesuffix('.schema.json')}",
     }
     return json.dumps({**top, **schema}, indent=2, ensure_ascii=False) + "\n"
 

@@ -1,16 +1,18 @@
 """Writes the docs that follow from the code: schemas, AsyncAPI, tables of metrics, errors, records.
 
-Run it after any change to the protocol; a test fails as long as what it would write differs from
-what is there. With `--check` it writes nothing and tells by its exit code.
+Run it after any change to the protocol or to what a campaign file may say; a test fails as long as
+what it would write differs from what is there. With `--check` it writes nothing and tells by its
+exit code.
 """
 
 import sys
 from pathlib import Path
 
-from docs_schemas import MESSAGES, RECORDS, asyncapi, json_schema, slug
+from docs_schemas import MESSAGES, RECORDS, asyncapi, campaign_schema, json_schema, slug
 from docs_tables import errors_page, metrics_page, records_page
 
 ROOT = Path(__file__).resolve().parents[1]
+CAMPAIGN = "campaign.schema.json"
 
 
 def outputs() -> dict[str, str]:
@@ -24,11 +26,12 @@ def outputs() -> dict[str, str]:
     for model in (*MESSAGES.values(), *RECORDS.values()):
         name = f"{slug(model)}.schema.json"
         files[f"schemas/{name}"] = json_schema(model, name)
+    files[f"schemas/{CAMPAIGN}"] = campaign_schema(CAMPAIGN)
     return files
 
 
 def stale(docs: Path) -> list[str]:
-    """Return the generated files under `docs` that are missing, differ or belong to no model."""
+    """Return the generated files under `docs` that are missing, differ or belong to nothing."""
     wanted = outputs()
     there = {f"schemas/{file.name}" for file in (docs / "schemas").glob("*.json")}
     differing = [

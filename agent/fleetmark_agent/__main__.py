@@ -1,5 +1,5 @@
 """`python -m fleetmark_agent`: the same as the installed command."""
 
-from fleetmark_agent.cli.main import main
+from fleetmark_agent.cli import main
 
 main()

@@ -1,13 +1,9 @@
 """Puts the parts of an agent together, runs them until a signal comes, and takes them apart."""
 
-import fcntl
-import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fleetmark_agent.backends import registry
@@ -21,10 +17,10 @@ from fleetmark_agent.outbox import Outbox
 from fleetmark_agent.recorder import Recorder
 from fleetmark_agent.runner import Runner
 from fleetmark_agent.session import Tools
+from fleetmark_agent.statelock import held
 from fleetmark_agent.telemetry.sampler import Sample, Sampler
 from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import ConfigError, StoreUnavailable
 from fleetmark_protocol.ids import new_uuid
 from fleetmark_protocol.messages import Inventory, Status
 from fleetmark_protocol.version import __version__
@@ -53,7 +49,7 @@ def run_agent(settings: AgentSettings) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with _only_one(settings):
+    with held(settings.state_dir):
         parts = _start(settings)
         log.info(
             "agent_started",
@@ -66,36 +62,6 @@ def run_agent(settings: AgentSettings) -> None:
         log.info("agent_stopping")
         _stop(parts)
     log.info("agent_stopped", backlog=parts.outbox.backlog().records)
-
-
-@contextmanager
-def _only_one(settings: AgentSettings) -> Iterator[None]:
-    """Hold the state directory; the kernel lets go however we die."""
-    file = settings.state_dir / "agent.lock"
-    try:
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"state_dir {settings.state_dir}: {error.strerror}",
-            hint="choose a directory that this user can write, or make room on its disk",
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(handle, 32).decode("ascii", "replace").strip()
-            raise ConfigError(
-                f"another agent (pid {pid or 'unknown'}) uses state_dir {settings.state_dir}",
-                hint="give each agent a state_dir of its own",
-            ) from None
-        with suppress(OSError):
-            # For the message above only; on a full disk the lock holds without it.
-            os.truncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _start(settings: AgentSettings) -> _Parts:

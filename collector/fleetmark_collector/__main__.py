@@ -1,5 +1,5 @@
 """`python -m fleetmark_collector`: the same as the installed command."""
 
-from fleetmark_collector.cli.main import main
+from fleetmark_collector.cli import main
 
 main()

@@ -4,13 +4,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+from fleetmark_collector.batch import Batch, Source
 from fleetmark_collector.config import IngestSettings
 from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.inbox import Arrival, Inbox
-from fleetmark_collector.sinks.base import Stored, Writer
+from fleetmark_collector.sinks.base import Writer
 from fleetmark_protocol import codec, logs, topics
 from fleetmark_protocol.errors import (
     ContractError,
@@ -18,8 +19,6 @@ from fleetmark_protocol.errors import (
     PartialWrite,
     StoreUnavailable,
 )
-from fleetmark_protocol.messages import MAX_BATCH_RECORDS, Ack
-from fleetmark_protocol.records import Record
 
 FULL_WAIT_S = 0.1
 """How long the network is held up by a full queue before a message is dropped: held up longer,
@@ -61,28 +60,6 @@ class Stats:
     store_available: bool = True
 
 
-@dataclass
-class _Source:
-    """What a batch holds of one outbox."""
-
-    topic: str
-    fleet: str
-    device: str
-    epoch: str
-    seqs: list[int] = field(default_factory=list)
-    bad: list[codec.BadRecord] = field(default_factory=list)
-
-
-@dataclass
-class _Batch:
-    """What is gathered for one write."""
-
-    items: list[Stored[Record]] = field(default_factory=list)
-    sources: dict[tuple[str, str, str], _Source] = field(default_factory=dict)
-    first_s: float = 0.0
-    """When its first message arrived (monotonic clock)."""
-
-
 class Ingest:
     """Takes data messages from the network thread and writes them in a thread of its own.
 
@@ -118,7 +95,7 @@ class Ingest:
         self._log = logs.get("ingest")
         self._inbox = Inbox(settings.queue_messages)
         self._stopping = threading.Event()
-        self._batch = _Batch()
+        self._batch = Batch()
         self._messages = 0
         self._messages_dropped = 0
         self._messages_dead = 0
@@ -173,7 +150,7 @@ class Ingest:
             while self._gather():
                 if self._batch.sources and not self._commit(self._batch):
                     break
-                self._batch = _Batch()
+                self._batch = Batch()
         except FleetmarkError as error:
             self.failure = error
         except BaseException as error:
@@ -195,28 +172,11 @@ class Ingest:
             if arrival is None:
                 # Closed and empty, or the batch has come of age.
                 return bool(batch.sources)
-            self._add(batch, arrival)
+            try:
+                batch.add(arrival)
+            except ContractError as error:
+                self._bury_message(arrival, error)
         return True
-
-    def _add(self, batch: _Batch, arrival: Arrival) -> None:
-        try:
-            topic = topics.parse(arrival.topic)
-            if topic.channel != "data":
-                raise ContractError(f"not a data topic: {arrival.topic!r}")
-            decoded = codec.decode_batch(arrival.payload)
-        except ContractError as error:
-            self._bury_message(arrival, error)
-            return
-        key = (topic.fleet, topic.device, decoded.epoch)
-        if not batch.sources:
-            batch.first_s = arrival.arrived_s
-        source = batch.sources.get(key)
-        if source is None:
-            source = batch.sources[key] = _Source(arrival.topic, *key)
-        source.bad += decoded.bad
-        for envelope in decoded.records:
-            batch.items.append(Stored(*key, envelope.seq, envelope.record))
-            source.seqs.append(envelope.seq)
 
     def _bury_message(self, arrival: Arrival, error: ContractError) -> None:
         self._messages_dead += 1
@@ -227,7 +187,7 @@ class Ingest:
             # Nothing of it is acknowledged, so nothing depends on the letter.
             self._log.error("dead_letter_not_kept", reason=problem.message)
 
-    def _commit(self, batch: _Batch) -> bool:
+    def _commit(self, batch: Batch) -> bool:
         """Write, bury, acknowledge; return False where the store would not have it at the end."""
         wait_s = RETRY_MIN_S
         while True:
@@ -244,7 +204,7 @@ class Ingest:
         self._finish(batch, rejected)
         return True
 
-    def _last_attempt(self, batch: _Batch) -> bool:
+    def _last_attempt(self, batch: Batch) -> bool:
         try:
             self._finish(batch, self._write(batch))
         except StoreUnavailable as error:
@@ -257,7 +217,7 @@ class Ingest:
             return False
         return True
 
-    def _write(self, batch: _Batch) -> dict[int, str]:
+    def _write(self, batch: Batch) -> dict[int, str]:
         """Return position -> reason of the records that can never be written."""
         rejected: dict[int, str] = {}
         if batch.items:
@@ -270,18 +230,15 @@ class Ingest:
             self._log.info("store_available_again")
         return rejected
 
-    def _finish(self, batch: _Batch, rejected: dict[int, str]) -> None:
+    def _finish(self, batch: Batch, rejected: dict[int, str]) -> None:
         self._records_written += len(batch.items) - len(rejected)
         self._seen({(source.fleet, source.device) for source in batch.sources.values()})
         for at, reason in rejected.items():
-            item = batch.items[at]
-            batch.sources[item.fleet, item.device, item.epoch].bad.append(
-                codec.BadRecord(item.seq, reason, repr(item.record))
-            )
+            batch.reject(at, reason)
         for source in batch.sources.values():
             self._acknowledge(source)
 
-    def _acknowledge(self, source: _Source) -> None:
+    def _acknowledge(self, source: Source) -> None:
         unburied: set[int | None] = set()
         if source.bad:
             self._records_dead += len(source.bad)
@@ -298,9 +255,6 @@ class Ingest:
                 # Acknowledged without a letter they would be lost unseen.
                 self._log.error("dead_letter_not_kept", reason=error.message)
                 unburied = {bad.seq for bad in source.bad}
-        seqs = {*source.seqs, *(bad.seq for bad in source.bad)} - unburied - {None}
-        ranges = codec.to_ranges(seq for seq in seqs if seq is not None)
         topic = topics.topic(source.fleet, source.device, "ack")
-        for start in range(0, len(ranges), MAX_BATCH_RECORDS):
-            ack = Ack(epoch=source.epoch, ranges=tuple(ranges[start : start + MAX_BATCH_RECORDS]))
+        for ack in source.acks(but=unburied):
             self._publish(topic, codec.encode(ack), False)

@@ -158,13 +158,17 @@ def _origin(
 ) -> str:
     """Return where a value came from; a table may have come from several places."""
     loc = problem["loc"]
-    found = ["command line"] if _holds(given, loc) else []
+    found = []
+    if _holds(given, loc):
+        # Both commands name their flags so: --broker-port sets broker.port.
+        found.append("--" + "-".join(map(str, loc)).replace("_", "-"))
     if _holds(in_environment.values, loc):
         found += reversed(in_environment.variables_of(loc))
     if _holds(in_file, loc):
         found.append(str(file))
-    whole_table = isinstance(problem["input"], Mapping)
-    return (", ".join(found) if whole_table else found[0]) if found else "settings"
+    if isinstance(problem["input"], Mapping):
+        return ", ".join(found) or "settings"
+    return found[0] if found else "settings"
 
 
 def _holds(values: Any, loc: tuple[int | str, ...]) -> bool:

@@ -81,6 +81,14 @@ def test_every_field_of_a_record_is_explained(model):
     assert unexplained == [], "give it a docstring, a metric, or a line in tools/docs_fields.py"
 
 
+def test_the_schema_that_editors_are_told_of_accepts_the_example_of_every_key():
+    schema = json.loads((DOCS / "schemas" / "campaign.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    example = YAML(typ="safe").load(ROOT / "campaigns" / "options.yaml")
+    jsonschema.validate(example, schema)
+    assert "docs/schemas/campaign.schema.json" in (DOCS / "campaigns.md").read_text("utf-8")
+
+
 def test_every_metric_and_every_error_is_in_its_table():
     metrics_page, errors_page = (DOCS / "metrics.md").read_text(), (DOCS / "errors.md").read_text()
     assert [name for name in METRICS if f"| `{name}` |" not in metrics_page] == []

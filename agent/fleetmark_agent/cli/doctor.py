@@ -1,28 +1,33 @@
 """`fleetmark-agent doctor`: what is there, what is missing, what to do about it."""
 
+import os
 import platform
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from fleetmark_agent.cli.options import ConfigOption, settings_from
-from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol.errors import FleetmarkError
 
+if TYPE_CHECKING:
+    from fleetmark_agent.config import AgentSettings
+
 LOW_DISK_BYTES = 500 * 2**20
+LONG_BACKLOG = 600
+"""Records that nobody acknowledges: ten minutes of telemetry at 1 Hz."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `warn` is worth knowing, `bad` keeps the agent from doing its work."""
+    """One line: `info` and `warn` are worth knowing, `bad` keeps the agent from doing its work."""
 
-    level: Literal["ok", "warn", "bad"]
+    level: Literal["ok", "info", "warn", "bad"]
     what: str
     hint: str | None = None
 
@@ -30,9 +35,14 @@ class Finding:
 def doctor(config: ConfigOption = None) -> None:
     """Check this device: settings, disk, broker, engines, models, sensors.
 
-    Exits with 1 if something keeps the agent from working.
+    Changes nothing, and may be run beside the agent. Exits with 1 if something keeps the agent
+    from working.
     """
+    from fleetmark_protocol import logs
+
     settings = settings_from(config)
+    # What the checks find is printed below; what they log on the way would only repeat it.
+    logs.configure("error", settings.log_format)
     bad = False
     for finding in examine(settings):
         typer.echo(f"{finding.level:>4}  {finding.what}")
@@ -42,24 +52,24 @@ def doctor(config: ConfigOption = None) -> None:
     raise typer.Exit(1 if bad else 0)
 
 
-def examine(settings: AgentSettings) -> Iterator[Finding]:
-    """Yield a finding for each thing looked at."""
+def examine(settings: "AgentSettings") -> Iterator[Finding]:
+    """Yield a finding for each thing looked at; nothing is written but a probe that is removed."""
     yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}")
     yield Finding("ok", f"device {settings.device_id!r} of fleet {settings.fleet!r}")
     yield from _state(settings)
+    yield from _agent(settings)
+    yield from _outbox(settings)
     yield from _broker(settings)
     yield from _backends(settings)
     yield from _models(settings)
     yield from _sensors(settings)
 
 
-def _state(settings: AgentSettings) -> Iterator[Finding]:
+def _state(settings: "AgentSettings") -> Iterator[Finding]:
     directory = settings.state_dir
+    there = directory.exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        probe = directory / ".doctor"
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        _try_writing(directory if there else _existing(directory), really=there)
     except OSError as error:
         yield Finding(
             "bad",
@@ -67,23 +77,101 @@ def _state(settings: AgentSettings) -> Iterator[Finding]:
             "make room, or choose a directory this user can write (state_dir)",
         )
         return
-    free = shutil.disk_usage(directory).free
-    yield Finding(
-        "warn" if free < LOW_DISK_BYTES else "ok",
-        f"state_dir {directory} is writable, {free / 2**30:.1f} GiB free",
-        "models and the outbox need room here" if free < LOW_DISK_BYTES else None,
-    )
-    if not settings.outbox_file.exists():
-        return
+    found = "is writable" if there else "is not there yet; the first start makes it"
+    yield Finding("ok", f"state_dir {directory} {found}")
+    yield from _room("state_dir", directory, "the outbox needs room here")
+
+
+def _try_writing(directory: Path, *, really: bool) -> None:
+    """Find out whether something could be written; a full disk only shows when it is tried.
+
+    Raises:
+        OSError: it could not.
+    """
+    if not os.access(directory, os.W_OK | os.X_OK) or not directory.is_dir():
+        raise PermissionError(13, "cannot be written by this user")
+    if really:
+        probe = directory / f".doctor-{os.getpid()}"
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def _room(name: str, directory: Path, why: str) -> Iterator[Finding]:
+    free_bytes = shutil.disk_usage(_existing(directory)).free
+    low = free_bytes < LOW_DISK_BYTES
+    text = f"{name}: {free_bytes / 2**30:.1f} GiB free on its disk"
+    yield Finding("warn", text, why) if low else Finding("ok", text)
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _agent(settings: "AgentSettings") -> Iterator[Finding]:
+    from fleetmark_agent import statelock
+
     try:
-        with closing(sqlite3.connect(f"file:{settings.outbox_file}?mode=ro", uri=True)) as file:
-            (waiting,) = file.execute("SELECT count(*) FROM records").fetchone()
-        yield Finding("ok", f"outbox: {waiting} records wait for the collector's ack")
-    except sqlite3.Error as error:
-        yield Finding("warn", f"outbox {settings.outbox_file}: {error}", "the agent will heal it")
+        pid = statelock.holder(settings.state_dir)
+    except OSError as error:
+        yield Finding(
+            "warn",
+            f"cannot see whether an agent runs on this state_dir: {error.strerror}",
+            "run the doctor as the user that the agent runs as",
+        )
+        return
+    if pid is None:
+        yield Finding(
+            "info", "no agent runs on this state_dir", "start it: fleetmark-agent run [-c FILE]"
+        )
+    else:
+        yield Finding("info", f"an agent (pid {pid}) runs on this state_dir")
 
 
-def _broker(settings: AgentSettings) -> Iterator[Finding]:
+def _outbox(settings: "AgentSettings") -> Iterator[Finding]:
+    file = settings.outbox_file
+    try:
+        if not file.exists():
+            return
+        with closing(_read_only(file)) as connection:
+            waiting, size = connection.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM records"
+            ).fetchone()
+    except (OSError, sqlite3.Error) as error:
+        yield Finding(
+            "warn",
+            f"outbox {file}: {error}",
+            "a damaged one is put aside when the agent starts; one of another user can only be"
+            " read by that user",
+        )
+        return
+    text = f"outbox: {waiting} records ({size / 2**20:.1f} MiB) wait for the collector's ack"
+    if waiting > LONG_BACKLOG or size > settings.outbox.max_bytes / 2:
+        yield Finding(
+            "warn",
+            text,
+            f"does a collector run (`fleetmark doctor` in the centre), on the same broker? Nothing"
+            f" is lost; near {settings.outbox.max_bytes / 2**20:.0f} MiB old telemetry is thinned",
+        )
+    else:
+        yield Finding("ok", text)
+
+
+def _read_only(file: Path) -> sqlite3.Connection:
+    """Open the outbox so that not even SQLite's own side files are made (the doctor may be root).
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    busy = file.with_name(file.name + "-wal").exists()
+    how = "mode=ro" if busy else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)
+
+
+def _broker(settings: "AgentSettings") -> Iterator[Finding]:
     from fleetmark_agent.brokerclient import try_broker
 
     broker = settings.broker
@@ -96,32 +184,72 @@ def _broker(settings: AgentSettings) -> Iterator[Finding]:
     yield Finding("ok", f"{where} accepts us{' over TLS' if broker.ca_file else ''}")
 
 
-def _backends(settings: AgentSettings) -> Iterator[Finding]:
+def _backends(settings: "AgentSettings") -> Iterator[Finding]:
     from fleetmark_agent.backends import registry
+    from fleetmark_protocol.settings import suggestion
 
-    found = registry.probe(settings.runner.allow_backends)
+    allowed, known = settings.runner.allow_backends, registry.names()
+    for name in allowed:
+        if name != "*" and name not in known:
+            yield Finding(
+                "warn", f"runner.allow_backends: no backend {name!r}{suggestion(name, known)}"
+            )
+    found = registry.probe(allowed)
     for backend in found:
         if backend.available:
             yield Finding("ok", f"backend {backend.name} {backend.version or ''}".rstrip())
         else:
             yield Finding("warn", f"backend {backend.name}: {backend.reason}", backend.hint)
-    if not any(backend.available for backend in found):
-        yield Finding("bad", "no backend is available, so no job can run", "install one of them")
+    if any(backend.available for backend in found):
+        return
+    if not {"*", *known} & set(allowed):
+        hint = "name one in runner.allow_backends, or `*` for all"
+    else:
+        ways = [backend.hint for backend in found if backend.hint]
+        hint = f"install one: {' or '.join(ways)}" if ways else "install one of them"
+    yield Finding("bad", "no backend is available, so no job can run", hint)
 
 
-def _models(settings: AgentSettings) -> Iterator[Finding]:
+def _models(settings: "AgentSettings") -> Iterator[Finding]:
     from fleetmark_agent.models.store import ModelStore
 
+    store = ModelStore.from_settings(settings)
     try:
-        models = ModelStore.from_settings(settings).list()
+        models, unknown, unfinished = store.list(), store.unknown(), store.unfinished()
     except FleetmarkError as error:
-        yield Finding("bad", f"model store {settings.models_dir}: {error.message}", error.hint)
+        yield Finding("bad", error.message, error.hint)
         return
-    held = sum(model.bytes for model in models) / 2**30
-    yield Finding("ok", f"model store {settings.models_dir}: {len(models)} models, {held:.1f} GiB")
+    held = sum(model.bytes for model in models)
+    quota = settings.models.quota_bytes
+    yield Finding(
+        "ok",
+        f"model store {store.directory}: {len(models)} models,"
+        f" {held / 2**30:.1f} of {quota / 2**30:.1f} GiB",
+        None
+        if models or unknown
+        else "a campaign fetches what it names; `fleetmark-agent model add` brings one in by hand",
+    )
+    for model in models:
+        yield Finding("ok", f"model {model.name}: {model.quantization}, {model.bytes / 1e6:.0f} MB")
+    for name in unknown:
+        yield Finding(
+            "info",
+            f"model {name}: never looked at, or changed since",
+            f"check it: fleetmark-agent model verify {name}",
+        )
+    for name in unfinished:
+        yield Finding(
+            "info",
+            f"model {name}: its download was broken off",
+            f"it goes on when asked for again; or: fleetmark-agent model rm {name}",
+        )
+    if held > 0.9 * quota:
+        yield Finding("warn", "the model store is nearly full", "raise models.quota_bytes")
+    if _existing(store.directory).stat().st_dev != _existing(settings.state_dir).stat().st_dev:
+        yield from _room("models.dir", store.directory, "models need room here")
 
 
-def _sensors(settings: AgentSettings) -> Iterator[Finding]:
+def _sensors(settings: "AgentSettings") -> Iterator[Finding]:
     from fleetmark_agent.telemetry.sensors import all_sensors
 
     for sensor in all_sensors(settings.telemetry.sensor_root, settings.state_dir):
@@ -130,4 +258,3 @@ def _sensors(settings: AgentSettings) -> Iterator[Finding]:
             yield Finding("ok", f"sensor {sensor.name}: {', '.join(status.fields)}")
         else:
             yield Finding("warn", f"sensor {sensor.name}: {status.reason} (absent, not 0)")
-    sys.stdout.flush()

@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from fleetmark_agent.cli.options import ConfigOption, settings_from
-from fleetmark_agent.models.store import ModelStore, StoredModel
 from fleetmark_agent.models.watch import Progress, shown
-from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
-from fleetmark_protocol.messages import ModelSpec
+
+if TYPE_CHECKING:
+    from fleetmark_agent.models.store import ModelStore, StoredModel
+    from fleetmark_protocol.messages import ModelSpec
 
 app = typer.Typer(
     help="Look after the model files on this device.",
@@ -150,18 +150,25 @@ def convert(
     _print(model)
 
 
-def _store(config: Path | None) -> ModelStore:
+def _store(config: Path | None) -> "ModelStore":
+    from fleetmark_agent.models.store import ModelStore
+    from fleetmark_protocol import logs
+
     settings = settings_from(config)
     logs.configure("warning", settings.log_format)
     return ModelStore.from_settings(settings)
 
 
-def _spec(ref: str, sha256: str | None) -> ModelSpec:
+def _spec(ref: str, sha256: str | None) -> "ModelSpec":
     """Return what a job would ask for.
 
     Raises:
         ConfigError: no job could ask for this.
     """
+    from pydantic import ValidationError
+
+    from fleetmark_protocol.messages import ModelSpec
+
     try:
         return ModelSpec(name="model", ref=ref, sha256=sha256)
     except ValidationError as error:
@@ -208,7 +215,7 @@ def _progress(doing: str) -> Iterator[Progress]:
         sys.stderr.flush()
 
 
-def _facts(model: StoredModel) -> dict[str, object]:
+def _facts(model: "StoredModel") -> dict[str, object]:
     return {
         **model.info.model_dump(),
         "path": str(model.path),
@@ -223,7 +230,7 @@ def _facts(model: StoredModel) -> dict[str, object]:
     }
 
 
-def _print(model: StoredModel) -> None:
+def _print(model: "StoredModel") -> None:
     for key, value in _facts(model).items():
         if key == "mix":
             value = ", ".join(f"{name} {share:.1%}" for name, share in model.gguf.mix.items())

@@ -1,11 +1,12 @@
 """Options that several commands of the agent share."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetmark_agent.config import AgentSettings, load_settings
+if TYPE_CHECKING:
+    from fleetmark_agent.config import AgentSettings
 
 ConfigOption = Annotated[
     Path | None,
@@ -18,10 +19,12 @@ ConfigOption = Annotated[
 ]
 
 
-def settings_from(config: Path | None, flags: dict[str, Any] | None = None) -> AgentSettings:
+def settings_from(config: Path | None, flags: dict[str, Any] | None = None) -> "AgentSettings":
     """Return the settings for a command.
 
     Raises:
         ConfigError: see `fleetmark_protocol.settings.load`.
     """
+    from fleetmark_agent.config import load_settings
+
     return load_settings(config, flags)

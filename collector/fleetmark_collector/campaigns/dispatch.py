@@ -9,10 +9,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fleetmark_collector.campaigns.patience import NS, PATIENCE, Arrivals, Patience
 from fleetmark_collector.campaigns.reports import (
     Reported,
     ending,
@@ -36,30 +36,12 @@ from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import Assignment
 from fleetmark_protocol.records import Failure, JobRecord
 
-NS = 1_000_000_000
 RECENT_NS = 3600 * NS
 """Campaigns that ended so recently are still looked at: late reports are noted, and what may have
 been lost on the way to the broker is cleared again."""
 
 DeviceKey = tuple[str, str]
 Said = Literal["run", "cancel"]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long the centre waits before it gives a job up, in seconds.
-
-    Attributes:
-        cancel_offline_s: for a device that is gone to answer a cancellation.
-        cancel_online_s: for one that is there.
-        job_s: past the job's own limit, for a device that is gone.
-        trials_s: for trials that a device says it recorded, counted from the last that came.
-    """
-
-    cancel_offline_s: float = 60.0
-    cancel_online_s: float = 600.0
-    job_s: float = 60.0
-    trials_s: float = 600.0
 
 
 class Dispatcher:
@@ -72,7 +54,7 @@ class Dispatcher:
         registry: Registry,
         publish: Publish,
         clock: Callable[[], int] = time.time_ns,
-        patience: Patience = Patience(),
+        patience: Patience = PATIENCE,
     ) -> None:
         """Open the campaigns.
 
@@ -98,8 +80,7 @@ class Dispatcher:
         self._connected_ns = clock()
         # What this connection has told the broker of each job; empty after a reconnect.
         self._said: dict[str, Said] = {}
-        # Job id -> trials seen of a job that has ended on the device, and since when so many.
-        self._arriving: dict[str, tuple[int, int]] = {}
+        self._arrivals = Arrivals(patience)
         # Reports that were found late and noted.
         self._noted: set[tuple[str, str, str, int]] = set()
 
@@ -175,28 +156,14 @@ class Dispatcher:
             begun = reported.attempt > 0 or job.state is JobState.IN_PROGRESS
             state, failure = ending(final, begun)
             self._end(job, state, failure, attempt=final.attempt, recorded=final.trials_recorded)
-        elif final is not None and self._stuck(job, stored, online, now):
+        elif final is not None and self._arrivals.stuck(job.job_id, stored, online, now):
             failure = missing_trials(final, stored)
             self._end(job, JobState.FAILED, failure, attempt=final.attempt, recorded=stored)
-        elif (
-            not online
-            and job.state is JobState.IN_PROGRESS
-            and reported.attempt <= job.attempt
-            and job.started_ns is not None
-            and now - job.started_ns > (job.job_s + self._patience.job_s) * NS
-        ):
+        elif not online and reported.attempt <= job.attempt and self._patience.silent(job, now):
             failure = _failure(
                 DeviceSilent(f"offline, and not heard of within {job.job_s:g} s of the job's start")
             )
             self._end(job, JobState.TIMED_OUT, failure, recorded=stored)
-
-    def _stuck(self, job: JobRow, stored: int, online: bool, now: int) -> bool:
-        """Whether trials that a device that is there says it recorded have stopped coming."""
-        count, since = self._arriving.get(job.job_id, (-1, now))
-        if count != stored or not online:
-            since = now
-        self._arriving[job.job_id] = (stored, since)
-        return now - since > self._patience.trials_s * NS
 
     def _note_late(self, job: JobRow, reports: list[Stored[JobRecord]]) -> None:
         for report in reports:
@@ -208,18 +175,9 @@ class Dispatcher:
     # --- time ----------------------------------------------------------------------------------
 
     def _check_deadline(self, campaign: CampaignRow, now: int) -> None:
-        deadline = campaign.created_ns + campaign.campaign_s * NS
-        if campaign.finished_ns is None and campaign.stop_reason is None and now > deadline:
+        if self._patience.out_of_time(campaign, now):
             self._log.warning("campaign_timed_out", campaign_id=campaign.campaign_id)
             self._store.stop(campaign.campaign_id, "timeout", _out_of_time(campaign))
-
-    def _overdue(self, campaign: CampaignRow, device: KnownDevice | None, now: int) -> bool:
-        """Whether a device has had its time to answer a cancellation."""
-        stopped = campaign.stop_ns or now
-        if device is not None and device.online:
-            return now - stopped > self._patience.cancel_online_s * NS
-        heard = (device.last_seen_ns or 0) if device is not None else 0
-        return now - max(stopped, heard) > self._patience.cancel_offline_s * NS
 
     # --- to the devices ------------------------------------------------------------------------
 
@@ -242,7 +200,7 @@ class Dispatcher:
                     busy.add(key)
                 if campaign.stop_reason is None:
                     self._say(job, "run")
-                elif self._overdue(campaign, devices.get(key), now):
+                elif self._patience.unanswered(campaign, devices.get(key), now):
                     self._give_up(campaign, job)
                 else:
                     self._say(job, "cancel")
@@ -291,7 +249,7 @@ class Dispatcher:
         attempt: int | None = None,
         recorded: int | None = None,
     ) -> None:
-        self._arriving.pop(job.job_id, None)
+        self._arrivals.forget(job.job_id)
         moved = self._store.set_job_state(
             job.job_id, state, attempt=attempt, failure=failure, trials_recorded=recorded
         )

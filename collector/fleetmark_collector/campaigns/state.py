@@ -1,33 +1,27 @@
 """Keeps campaigns and jobs in a file, so that whoever restarts goes on where things stand."""
 
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.plan import Plan
+from fleetmark_collector.campaigns.statefile import StateFile
 from fleetmark_collector.campaigns.tables import (
     CAMPAIGN_COLUMNS,
     JOB_COLUMNS,
-    SCHEMA,
-    SCHEMA_VERSION,
     CampaignRow,
     CampaignState,
     JobRow,
     LateReport,
     StopReason,
     campaign_row,
-    derive,
     job_row,
 )
+from fleetmark_collector.campaigns.transitions import assign_job, move_job, stop_campaign
 from fleetmark_collector.sinks.base import Stored
-from fleetmark_collector.sqlitefile import connect, transaction, translated
 from fleetmark_protocol.errors import ConfigError, StoreError
-from fleetmark_protocol.jobs import JobState, may_move
+from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.records import Failure, JobRecord
 from fleetmark_protocol.settings import suggestion
@@ -49,25 +43,12 @@ class CampaignStore:
             StoreUnavailable: it cannot be opened now.
             StoreError: it is no SQLite file, or of another version of fleetmark.
         """
-        self._file = file
         self._clock = clock
-        self._lock = threading.Lock()
-        self._db = connect(file, "rwc")
-        with self._transaction() as db:
-            for statement in SCHEMA:
-                db.execute(statement)
-            row = db.execute("SELECT version FROM campaign_schema").fetchone()
-            if row is None:
-                db.execute("INSERT INTO campaign_schema VALUES (?)", (SCHEMA_VERSION,))
-            elif row[0] != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{file}: campaigns of schema {row[0]}; this fleetmark knows {SCHEMA_VERSION}"
-                )
+        self._file = StateFile(file)
 
     def close(self) -> None:
         """Release the file."""
-        with self._lock:
-            self._db.close()
+        self._file.close()
 
     # --- what the operator asks ----------------------------------------------------------------
 
@@ -81,7 +62,7 @@ class CampaignStore:
         if not plan.jobs:
             raise ConfigError(f"{campaign.file}: no job to run")
         now = self._clock()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             taken = db.execute(
                 "SELECT 1 FROM campaigns WHERE campaign_id = ?", (plan.campaign_id,)
             ).fetchone()
@@ -166,14 +147,16 @@ class CampaignStore:
         Raises:
             ConfigError: there is no such campaign.
         """
-        rows = self._rows("SELECT file_text FROM campaigns WHERE campaign_id = ?", (campaign_id,))
+        rows = self._file.rows(
+            "SELECT file_text FROM campaigns WHERE campaign_id = ?", (campaign_id,)
+        )
         if not rows:
             raise ConfigError(f"no campaign {campaign_id!r}")
         return str(rows[0][0])
 
     def jobs(self, campaign_id: str) -> list[JobRow]:
         """Return the jobs of a campaign in the order of its plan."""
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT {JOB_COLUMNS} FROM jobs WHERE campaign_id = ? ORDER BY position",  # noqa: S608
             (campaign_id,),
         )
@@ -185,14 +168,14 @@ class CampaignStore:
         Raises:
             StoreError: there is no such job.
         """
-        rows = self._rows("SELECT spec FROM jobs WHERE job_id = ?", (job_id,))
+        rows = self._file.rows("SELECT spec FROM jobs WHERE job_id = ?", (job_id,))
         if not rows:
-            raise StoreError(f"{self._file}: no job {job_id!r}")
+            raise StoreError(f"{self._file.path}: no job {job_id!r}")
         return JobSpec.model_validate_json(rows[0][0])
 
     def late_reports(self, campaign_id: str) -> list[LateReport]:
         """Return what devices said too late, in the order it was noticed."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT job_id, noted_ns, record FROM late_reports JOIN jobs USING (job_id) "
             "WHERE campaign_id = ? ORDER BY noted_ns, seq",
             (campaign_id,),
@@ -219,56 +202,28 @@ class CampaignStore:
     ) -> bool:
         """Move a job if the state machine lets it; return whether it moved.
 
-        A device's last word may overtake its first: an end that needs IN_PROGRESS before it
-        counts as having passed through it. The campaign ends with its last job.
+        The attempt never goes back; the campaign ends with its last job.
+
+        Raises:
+            StoreError: there is no such job.
         """
-        now = self._clock()
-        with self._transaction() as db:
-            row = db.execute(
-                "SELECT state, attempt, campaign_id FROM jobs WHERE job_id = ?", (job_id,)
-            ).fetchone()
-            if row is None:
-                raise StoreError(f"{self._file}: no job {job_id!r}")
-            old, old_attempt = JobState(row[0]), int(row[1])
-            attempt = old_attempt if attempt is None else max(attempt, old_attempt)
-            if not _reachable(old, state):
-                return False
-            if state is old and attempt == old_attempt:
-                return False
-            db.execute(
-                "UPDATE jobs SET state = ?, attempt = ?, failure = ?, trials_recorded = ?, "
-                "started_ns = CASE WHEN ? THEN ? ELSE started_ns END, updated_ns = ? "
-                "WHERE job_id = ?",
-                (
-                    state,
-                    attempt,
-                    None if failure is None else failure.model_dump_json(exclude_none=True),
-                    trials_recorded,
-                    state is JobState.IN_PROGRESS,
-                    now,
-                    now,
-                    job_id,
-                ),
-            )
-            if state.terminal:
-                _settle(db, row[2], now)
-        return True
+        return move_job(
+            self._file,
+            job_id,
+            state,
+            self._clock(),
+            attempt=attempt,
+            failure=failure,
+            trials_recorded=trials_recorded,
+        )
 
     def assign(self, job_id: str) -> bool:
         """Mark a QUEUED job as sent; return False if it was canceled in the meantime."""
-        now = self._clock()
-        with self._transaction() as db:
-            done = db.execute(
-                "UPDATE jobs SET assigned_ns = ?, updated_ns = ? WHERE job_id = ? AND state = ? "
-                "AND assigned_ns IS NULL AND (SELECT stop_reason FROM campaigns "
-                "WHERE campaign_id = jobs.campaign_id) IS NULL",
-                (now, now, job_id, JobState.QUEUED),
-            )
-            return done.rowcount == 1
+        return assign_job(self._file, job_id, self._clock())
 
     def mark_cleared(self, job_id: str) -> None:
         """Note that a job's assignment was taken off the broker."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("UPDATE jobs SET cleared_ns = ? WHERE job_id = ?", (self._clock(), job_id))
 
     def to_clear(self, again_since_ns: int | None = None) -> list[JobRow]:
@@ -277,7 +232,7 @@ class CampaignStore:
         Args:
             again_since_ns: return those, too, that were cleared at or after this time.
         """
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT {JOB_COLUMNS} FROM jobs WHERE assigned_ns IS NOT NULL "  # noqa: S608
             "AND (cleared_ns IS NULL OR cleared_ns >= ?) AND state NOT IN (?, ?) "
             "ORDER BY campaign_id, position",
@@ -291,32 +246,11 @@ class CampaignStore:
 
     def stop(self, campaign_id: str, reason: StopReason, failure: Failure | None = None) -> None:
         """Let no more jobs be sent, and end those that never were; the first reason stays."""
-        now = self._clock()
-        ended = JobState.CANCELED if reason == "cancel" else JobState.TIMED_OUT
-        with self._transaction() as db:
-            done = db.execute(
-                "UPDATE campaigns SET stop_reason = ?, stop_ns = ? "
-                "WHERE campaign_id = ? AND state = ? AND stop_reason IS NULL",
-                (reason, now, campaign_id, CampaignState.RUNNING),
-            )
-            if done.rowcount == 0:
-                return
-            db.execute(
-                "UPDATE jobs SET state = ?, failure = ?, updated_ns = ? "
-                "WHERE campaign_id = ? AND state = ? AND assigned_ns IS NULL",
-                (
-                    ended,
-                    None if failure is None else failure.model_dump_json(exclude_none=True),
-                    now,
-                    campaign_id,
-                    JobState.QUEUED,
-                ),
-            )
-            _settle(db, campaign_id, now)
+        stop_campaign(self._file, campaign_id, reason, failure, self._clock())
 
     def note_late(self, report: Stored[JobRecord]) -> None:
         """Keep what a device said too late; the same report once."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO late_reports VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -332,35 +266,6 @@ class CampaignStore:
 
     # --- inside --------------------------------------------------------------------------------
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, translated(self._file), transaction(self._db) as db:
-            yield db
-
-    def _rows(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self._lock, translated(self._file):
-            return self._db.execute(sql, args).fetchall()
-
     def _campaigns(self, rest: str, args: Sequence[object] = ()) -> list[CampaignRow]:
-        rows = self._rows(f"SELECT {CAMPAIGN_COLUMNS} FROM campaigns {rest}", args)  # noqa: S608
+        rows = self._file.rows(f"SELECT {CAMPAIGN_COLUMNS} FROM campaigns {rest}", args)  # noqa: S608
         return [campaign_row(row) for row in rows]
-
-
-def _settle(db: sqlite3.Connection, campaign_id: str, now: int) -> None:
-    """End the campaign if its last job has ended; in the transaction that ended the job."""
-    rows = db.execute("SELECT state FROM jobs WHERE campaign_id = ?", (campaign_id,)).fetchall()
-    (reason,) = db.execute(
-        "SELECT stop_reason FROM campaigns WHERE campaign_id = ?", (campaign_id,)
-    ).fetchone()
-    state = derive([JobState(row[0]) for row in rows], reason)
-    if state.terminal:
-        db.execute(
-            "UPDATE campaigns SET state = ?, finished_ns = ? WHERE campaign_id = ? AND state = ?",
-            (state, now, campaign_id, CampaignState.RUNNING),
-        )
-
-
-def _reachable(old: JobState, new: JobState) -> bool:
-    return may_move(old, new) or (
-        may_move(old, JobState.IN_PROGRESS) and may_move(JobState.IN_PROGRESS, new)
-    )

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from fleetmark_collector.sinks.base import Stored
+from fleetmark_collector.sinks.sqlite_schema import COLUMNS, INSERT, check_version, schema
 from fleetmark_collector.sqlitefile import connect, transaction, translated
 from fleetmark_protocol.errors import PartialWrite, StoreError, StoreUnavailable
 from fleetmark_protocol.records import (
@@ -18,31 +19,6 @@ from fleetmark_protocol.records import (
     TelemetryRecord,
     TrialRecord,
 )
-
-SCHEMA_VERSION = 1
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "telemetry": ("time_ns",),
-    "trial": ("time_ns", "campaign_id", "job_id", "trial_id"),
-    "load": ("time_ns", "campaign_id", "job_id"),
-    "job": ("time_ns", "campaign_id", "job_id", "state"),
-    "event": ("time_ns", "severity", "code"),
-}
-"""Table (a record's `kind`) -> the fields that queries look for; `body` holds all of them."""
-
-_INDEXES: dict[str, tuple[str, ...]] = {
-    "telemetry": ("source", "time_ns"),
-    "trial": ("campaign_id", "job_id", "trial_id"),
-    "load": ("campaign_id",),
-    "job": ("campaign_id",),
-    "event": ("time_ns",),
-}
-
-_INSERT = {
-    kind: f"INSERT INTO {kind} (source, seq, {', '.join(columns)}, body) "  # noqa: S608
-    f"VALUES (?, ?, {'?, ' * len(columns)}?) ON CONFLICT (source, seq) DO NOTHING"
-    for kind, columns in COLUMNS.items()
-}
 
 _POISON = (
     sqlite3.InterfaceError,
@@ -57,38 +33,6 @@ _POISON = (
 R = TypeVar("R", TrialRecord, LoadRecord, JobRecord, EventRecord)
 T = TypeVar("T")
 Row = tuple[object, ...]
-
-
-def _schema() -> str:
-    # (fleet, device, epoch) is 60-100 characters and the same for millions of rows: a number
-    # stands for it in the primary key and in every index.
-    parts = [
-        "CREATE TABLE source (id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, device TEXT NOT NULL, "
-        "epoch TEXT NOT NULL, UNIQUE (fleet, device, epoch));"
-    ]
-    for kind, columns in COLUMNS.items():
-        typed = ", ".join(
-            f"{name} {'INTEGER' if name.endswith('_ns') else 'TEXT'} NOT NULL" for name in columns
-        )
-        parts.append(
-            f"CREATE TABLE {kind} (source INTEGER NOT NULL REFERENCES source, "
-            f"seq INTEGER NOT NULL, {typed}, body TEXT NOT NULL, PRIMARY KEY (source, seq)) "
-            "WITHOUT ROWID;"
-        )
-        parts.append(f"CREATE INDEX {kind}_by ON {kind} ({', '.join(_INDEXES[kind])});")
-    parts.append(f"PRAGMA user_version = {SCHEMA_VERSION};")
-    return "\n".join(parts)
-
-
-def _check_version(connection: sqlite3.Connection, file: Path) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{file} was written by a newer fleetmark (schema {version}, this one knows "
-            f"{SCHEMA_VERSION})",
-            hint="use that version, or another --data-dir",
-        )
-    return int(version)
 
 
 class SqliteSink:
@@ -113,8 +57,8 @@ class SqliteSink:
             with translated(file):
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA cache_size = -16000")
-                if _check_version(self._db, file) == 0:
-                    self._db.executescript(f"BEGIN IMMEDIATE;\n{_schema()}\nCOMMIT;")
+                if check_version(self._db, file) == 0:
+                    self._db.executescript(f"BEGIN IMMEDIATE;\n{schema()}\nCOMMIT;")
         except StoreError:
             self._db.close()
             raise
@@ -152,7 +96,7 @@ class SqliteSink:
                     rows[item.record.kind].append(self._row(item))
                 for kind, some in rows.items():
                     if some:
-                        self._db.executemany(_INSERT[kind], some)
+                        self._db.executemany(INSERT[kind], some)
         except (*_POISON, ValueError):
             self._sources.clear()
             return self._write_one_by_one(items)
@@ -164,7 +108,7 @@ class SqliteSink:
         with transaction(self._db):
             for at, item in enumerate(items):
                 try:
-                    self._db.execute(_INSERT[item.record.kind], self._row(item))
+                    self._db.execute(INSERT[item.record.kind], self._row(item))
                 except (*_POISON, ValueError) as error:
                     rejected[at] = f"{type(error).__name__}: {error}"
         return rejected
@@ -221,7 +165,7 @@ class SqliteReader:
             db = connect(self._file, "ro")
             try:
                 with translated(self._file):
-                    if _check_version(db, self._file) == 0:
+                    if check_version(db, self._file) == 0:
                         raise StoreUnavailable(f"{self._file}: the collector is just making it")
             except StoreError:
                 db.close()

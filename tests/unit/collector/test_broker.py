@@ -7,9 +7,9 @@ import stat
 import pytest
 
 from fleetmark_collector import broker
-from fleetmark_collector.broker import BrokerFailed, BrokerOptions
+from fleetmark_collector.broker import BrokerOptions
 from fleetmark_collector.broker_amqtt import check_embedded
-from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.errors import BrokerFailed, ConfigError
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
 from servers import free_port
 

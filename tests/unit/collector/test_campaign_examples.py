@@ -7,9 +7,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from fleetmark_collector.campaigns.file import campaign_json_schema, load_campaign
+from fleetmark_collector.demo.fleet import CAMPAIGN
 from fleetmark_protocol.errors import ConfigError
 
-EXAMPLES = sorted((Path(__file__).parents[3] / "campaigns").glob("*.yaml"))
+EXAMPLES = [*sorted((Path(__file__).parents[3] / "campaigns").glob("*.yaml")), CAMPAIGN]
+"""Those to start from, and the demo's own."""
 
 
 def test_there_are_examples():

@@ -3,7 +3,7 @@
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, EPOCH, START_NS, FakeDevice, FakeWorld, S, trial_record
-from fleetmark_collector.campaigns.dispatch import Patience
+from fleetmark_collector.campaigns.patience import PATIENCE
 from fleetmark_collector.campaigns.tables import CampaignState
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_protocol.errors import StoreUnavailable
@@ -11,7 +11,6 @@ from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import JobRecord
 
 J = JobState
-PATIENCE = Patience()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from collected import stored, telemetry, trial
-from fleetmark_collector.sinks.sqlite import SCHEMA_VERSION, SqliteReader, SqliteSink
+from fleetmark_collector.sinks.sqlite import SqliteReader, SqliteSink
+from fleetmark_collector.sinks.sqlite_schema import SCHEMA_VERSION
 from fleetmark_protocol.errors import StoreError, StoreUnavailable
 
 

@@ -1,7 +1,8 @@
 """Campaigns and jobs on disk: the state machine holds, and several processes may write at once."""
 
-import multiprocessing
-from pathlib import Path
+import sys
+from contextlib import ExitStack
+from subprocess import PIPE, Popen
 
 import pytest
 
@@ -176,24 +177,34 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
         CampaignStore(file)
 
 
-def _assign_all(file: Path, pipe) -> None:
-    store = CampaignStore(file)
-    pipe.send([job.job_id for job in store.jobs("c1") if store.assign(job.job_id)])
-    store.close()
+ASSIGN_ALL = """
+import sys
+from pathlib import Path
+from fleetmark_collector.campaigns.state import CampaignStore
+store = CampaignStore(Path(sys.argv[1]))
+jobs = [job.job_id for job in store.jobs("c1")]
+print("ready", flush=True)
+sys.stdin.readline()
+print(*(job for job in jobs if store.assign(job)), flush=True)
+store.close()
+"""
 
 
 def test_of_several_processes_exactly_one_sends_each_job(tmp_path):
     world = FakeWorld(tmp_path, FakeDevice("pi-1"), FakeDevice("pi-2"))
     ids = world.submit()
     world.close()
-    spawn = multiprocessing.get_context("spawn")
-    ends = [spawn.Pipe() for _ in range(3)]
-    workers = [
-        spawn.Process(target=_assign_all, args=(tmp_path / "state.db", child)) for _, child in ends
-    ]
-    for worker in workers:
-        worker.start()
-    won = [parent.recv() for parent, _ in ends]
-    for worker in workers:
-        worker.join()
+    command = [sys.executable, "-c", ASSIGN_ALL, str(tmp_path / "state.db")]
+    with ExitStack() as stack:
+        rivals = [
+            stack.enter_context(Popen(command, stdin=PIPE, stdout=PIPE, text=True))
+            for _ in range(3)
+        ]
+        # All have read the same jobs as theirs to send before the first of them may begin.
+        assert [rival.stdout.readline() for rival in rivals] == ["ready\n"] * 3
+        for rival in rivals:
+            rival.stdin.write("\n")
+            rival.stdin.flush()
+        won = [rival.communicate(timeout=60)[0].split() for rival in rivals]
+    assert [rival.returncode for rival in rivals] == [0, 0, 0]
     assert sorted(job for some in won for job in some) == sorted(ids)

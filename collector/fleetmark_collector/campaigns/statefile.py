@@ -1,0 +1,67 @@
+"""Opens the file that keeps campaigns and jobs, and lets one thread at a time change or read it."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fleetmark_collector.campaigns.tables import SCHEMA, SCHEMA_VERSION
+from fleetmark_collector.sqlitefile import connect, transaction, translated
+from fleetmark_protocol.errors import StoreError
+
+
+class StateFile:
+    """A SQLite file with the tables of campaigns, for any number of processes and threads.
+
+    Attributes:
+        path: shared with the registry of devices.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, and make it and its tables if need be.
+
+        Raises:
+            StoreUnavailable: it cannot be opened now.
+            StoreError: it is no SQLite file, or of another version of fleetmark.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        self._db = connect(path, "rwc")
+        with self.transaction() as db:
+            for statement in SCHEMA:
+                db.execute(statement)
+            row = db.execute("SELECT version FROM campaign_schema").fetchone()
+            if row is None:
+                db.execute("INSERT INTO campaign_schema VALUES (?)", (SCHEMA_VERSION,))
+            elif row[0] != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{path}: campaigns of schema {row[0]}; this fleetmark knows {SCHEMA_VERSION}"
+                )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit what the block does, or nothing of it; nobody else changes the file meanwhile.
+
+        Raises:
+            StoreUnavailable: locked, full, not permitted, I/O error.
+            StoreError: the file is damaged.
+        """
+        with self._lock, translated(self.path), transaction(self._db) as db:
+            yield db
+
+    def rows(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds.
+
+        Raises:
+            StoreUnavailable: locked, not permitted, I/O error.
+            StoreError: the file is damaged.
+        """
+        with self._lock, translated(self.path):
+            return self._db.execute(sql, args).fetchall()
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._db.close()
