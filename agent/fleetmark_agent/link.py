@@ -191,6 +191,9 @@ class Link:
         payload = bytes(message.payload)
         try:
             topic = topics.parse(message.topic)
+            if (topic.fleet, topic.device) != (self._settings.fleet, self._settings.device_id):
+                # Some brokers hand everybody's retained messages to a new client.
+                raise ContractError("meant for another device")
             if topic.channel == "ack":
                 self._acked(codec.decode(Ack, payload))
             elif topic.channel == "status":

@@ -253,6 +253,20 @@ def test_an_assignment_under_another_jobs_topic_is_refused(agent, centre):
     assert agent.assigned.empty()
 
 
+def test_an_assignment_to_another_device_is_refused_whatever_the_broker_hands_us(agent):
+    message = mqtt.MQTTMessage(topic=b"fleetmark/v1/default/d2/jobs/c.d1.000")
+    message.payload = codec.encode(assignment())
+    agent.link._received(None, None, message)
+    message = mqtt.MQTTMessage(topic=b"fleetmark/v1/other/d1/jobs/c.d1.000")
+    message.payload = codec.encode(assignment())
+    agent.link._received(None, None, message)
+    assert agent.assigned.empty()
+    message = mqtt.MQTTMessage(topic=b"fleetmark/v1/default/d1/jobs/c.d1.000")
+    message.payload = codec.encode(assignment())
+    agent.link._received(None, None, message)
+    assert agent.assigned.get(timeout=1).job.job_id == "c.d1.000"
+
+
 def test_the_doctor_tells_a_broker_that_takes_us_from_one_that_is_not_there(agent, mosquitto):
     try_broker(agent.settings)
     mosquitto.kill()

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import pathlib
 
 import pytest
 
@@ -70,3 +71,61 @@ def test_lines_go_where_standard_error_is_now(monkeypatch):
     monkeypatch.setattr("sys.stderr", second)
     logs.get("late").info("still_here")
     assert json.loads(second.getvalue())["event"] == "still_here"
+
+
+def test_what_a_library_warns_of_has_the_same_form_and_its_own_name(written):
+    logs.configure("debug", form="json")
+    logging.getLogger("some.library").warning("%d queues\nare full", 3)
+    logging.getLogger("some.library").info("chatter")
+    (line,) = written()
+    line = json.loads(line)
+    assert (line["part"], line["event"]) == ("some.library", "3 queues\nare full")
+
+
+def test_a_value_cannot_pass_for_the_event_or_its_level(written):
+    logs.configure(form="json")
+    logs.get("ingest").warning("refused", event="fine", level="info", part="x", timestamp="0")
+    line = json.loads(written()[0])
+    assert (line["event"], line["level"], line["part"]) == ("refused", "warning", "ingest")
+    assert line["timestamp"] != "0"
+
+
+def test_a_failure_of_our_own_comes_with_its_traceback(written):
+    for form in ("json", "human"):
+        logs.configure(form=form)
+        try:
+            raise ValueError("odd\x1b[2J\n{forged}")
+        except ValueError:
+            logs.get("runner").exception("job_broke", job_id="j1")
+    machine, *human = written()
+    assert "ValueError: odd" in json.loads(machine)["exception"]
+    assert "job_broke  job_id=j1" in human[0]
+    assert all(line.startswith("    ") for line in human[1:])
+    assert "\x1b" not in "".join(human)
+
+
+def test_a_person_reads_values_as_they_are_and_odd_ones_quoted(written):
+    logs.configure(form="human")
+    logs.get("link").info("connected", host="127.0.0.1", port=1883, why="", said="two words")
+    assert written()[0].endswith(
+        "info     link: connected  host=127.0.0.1 port=1883 why='' said='two words'"
+    )
+
+
+def test_any_value_can_be_logged(written):
+    logs.configure(form="json")
+    logs.get("store").info("opened", file=pathlib.Path("x"), known={"a"}, odd="\ud800")
+    assert json.loads(written()[0])["file"] == "x"
+
+
+def test_configuring_again_does_not_say_everything_twice(written):
+    logs.configure()
+    logs.configure("debug")
+    logs.get("link").debug("once")
+    assert len(written()) == 1
+
+
+def test_a_standard_error_that_is_gone_breaks_nothing(monkeypatch):
+    logs.configure(form="json")
+    monkeypatch.setattr("sys.stderr", None)
+    logs.get("link").error("nobody_hears")

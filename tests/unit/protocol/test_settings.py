@@ -92,6 +92,48 @@ def test_several_mistakes_are_told_at_once(toml):
     assert all(part in str(caught.value) for part in ("broker.port", "store.age_s", "store.kid"))
 
 
+def test_a_mistake_is_named_with_the_source_it_came_from(toml, monkeypatch):
+    file = toml("[broker]\nport = 0\n")
+    with pytest.raises(ConfigError, match=rf"^{file}: broker\.port:"):
+        load(Sample, file)
+    monkeypatch.setenv("FLEETMARK_BROKER__PORT", "-1")
+    with pytest.raises(ConfigError, match=r"^FLEETMARK_BROKER__PORT: broker\.port: .*'-1'"):
+        load(Sample, file)
+    with pytest.raises(ConfigError, match=r"^--broker-port: broker\.port: .*-2"):
+        load(Sample, file, {"broker": {"port": -2}})
+
+
+def test_a_table_that_does_not_fit_together_names_all_its_sources(toml):
+    file = toml('[broker]\nusername = "u"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(Sample, file, environ={"FLEETMARK_BROKER__HOST": "broker.example"})
+    assert str(caught.value).startswith(f"FLEETMARK_BROKER__HOST, {file}: broker: would send")
+
+
+def test_a_whole_table_in_the_environment_is_json_and_one_value_of_it_counts_more(toml):
+    environ = {
+        "FLEETMARK_BROKER__PORT": "3",
+        "FLEETMARK_BROKER": '{"port": 2, "keepalive_s": 20}',
+    }
+    broker = load(Sample, toml('[broker]\nhost = "127.0.0.9"\n'), environ=environ).broker
+    assert (broker.host, broker.port, broker.keepalive_s) == ("127.0.0.9", 3, 20)
+
+
+def test_a_table_in_the_environment_names_its_variable_when_a_value_is_wrong():
+    with pytest.raises(ConfigError, match=r"^FLEETMARK_BROKER: broker\.port:"):
+        load(Sample, None, environ={"FLEETMARK_BROKER": '{"port": 0}'})
+
+
+def test_text_in_the_environment_is_taken_as_it_is(monkeypatch):
+    assert load(Sample, None, environ={"FLEETMARK_DATA_DIR": "5"}).data_dir == Path("5")
+    assert load(Sample, None, environ={"FLEETMARK_STORE__KIND": "[x]"}).store.kind == "[x]"
+
+
+def test_variables_of_somebody_else_are_left_alone():
+    environ = {"FLEETMARK_DEVICE_ID": "pi", "FLEETMARK_CONFIG": "x.toml", "BROKER__PORT": "0"}
+    assert load(Sample, None, environ=environ) == Sample()
+
+
 def test_a_list_in_the_environment_that_is_no_json_is_the_users_mistake(monkeypatch):
     monkeypatch.setenv("FLEETMARK_TAGS", "a,b")
     with pytest.raises(ConfigError, match="tags"):
