@@ -8,7 +8,8 @@ from fleetmark_agent import gate
 from fleetmark_agent.backends.base import Availability
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.joblog import Entry
-from fleetmark_agent.models.store import ModelStore, StoredModel
+from fleetmark_agent.models.store import ModelStore
+from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.preflight import check_job
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.session import Session, Tools

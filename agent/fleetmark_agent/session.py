@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from fleetmark_agent.models.store import StoredModel
+from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.telemetry.sampler import Sampler, Window
 from fleetmark_agent.trials import PlannedTrial, measured_fields, plan, sha256_text

@@ -15,7 +15,8 @@ from fleetmark_agent.models.watch import Progress, shown
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 
 if TYPE_CHECKING:
-    from fleetmark_agent.models.store import ModelStore, StoredModel
+    from fleetmark_agent.models.store import ModelStore
+    from fleetmark_agent.models.stored import StoredModel
     from fleetmark_protocol.messages import ModelSpec
 
 app = typer.Typer(

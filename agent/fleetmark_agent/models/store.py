@@ -8,7 +8,6 @@ import builtins
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -17,12 +16,13 @@ from fleetmark_agent.config import AgentSettings, ModelSettings
 from fleetmark_agent.models import convert as conversion
 from fleetmark_agent.models.download import Downloader
 from fleetmark_agent.models.finding import Finder
-from fleetmark_agent.models.gguf_file import GgufInfo, inspect
+from fleetmark_agent.models.gguf_file import inspect
 from fleetmark_agent.models.making import Maker
 from fleetmark_agent.models.preflight import check_fits
 from fleetmark_agent.models.reference import checked_name
 from fleetmark_agent.models.shelf import Shelf
-from fleetmark_agent.models.sidecar import Recipe, Sidecar
+from fleetmark_agent.models.sidecar import Sidecar
+from fleetmark_agent.models.stored import StoredModel, stored_model
 from fleetmark_agent.models.watch import CHUNK_BYTES, Cancelled, Progress, Watch, hash_file
 from fleetmark_protocol.errors import (
     ConfigError,
@@ -32,35 +32,6 @@ from fleetmark_protocol.errors import (
     StoreUnavailable,
 )
 from fleetmark_protocol.messages import ModelInfo, ModelSpec
-
-
-@dataclass(frozen=True)
-class StoredModel:
-    """A model that can be loaded now.
-
-    Attributes:
-        path: the file.
-        sha256: of the file.
-        origin_sha256: of the file whose weights these are; its own if nothing was converted.
-        quantization: type that most of its weights have.
-        bytes: length of the file.
-        bits_per_weight: over all tensors.
-        info: as the inventory says it.
-        gguf: all that the file says.
-        ref: where it, or what it was made of, came from.
-        recipe: how it was made here, if it was.
-    """
-
-    path: Path
-    sha256: str
-    origin_sha256: str
-    quantization: str
-    bytes: int
-    bits_per_weight: float
-    info: ModelInfo
-    gguf: GgufInfo
-    ref: str
-    recipe: Recipe | None = None
 
 
 class ModelStore:
@@ -123,7 +94,9 @@ class ModelStore:
             Canceled: asked to stop.
         """
         with self._disk_errors():
-            model = self._stored(*self._finder.find_or_make(spec, Watch(progress, cancelled)))
+            model = stored_model(
+                self.directory, *self._finder.find_or_make(spec, Watch(progress, cancelled))
+            )
         if context_tokens is not None:
             check_fits(model.gguf, model.bytes, context_tokens, self._mem_available_bytes())
         return model
@@ -161,7 +134,9 @@ class ModelStore:
             ConfigError, ModelNotFound, ModelRejected, StoreUnavailable, Canceled: see `ensure`.
         """
         with self._disk_errors():
-            return self._stored(name, self._finder.known(name, Watch(cancelled=cancelled)))
+            return stored_model(
+                self.directory, name, self._finder.known(name, Watch(cancelled=cancelled))
+            )
 
     def remove(self, name: str) -> None:
         """Remove a file, finished or not, and what is known about it.
@@ -201,7 +176,8 @@ class ModelStore:
                         f" was {sidecar.bytes:,} bytes with {sidecar.sha256}",
                         hint=f"remove it (`fleetmark-agent model rm {name}`) and fetch it again",
                     )
-                return self._stored(
+                return stored_model(
+                    self.directory,
                     name,
                     self._maker.describe(
                         name, sidecar.ref, digest, inspect(path), sidecar.recipe, seen
@@ -227,7 +203,9 @@ class ModelStore:
             source = self._finder.known(name, watch)
             if source.info.holds(wanted):
                 return self._stored(name, source)
-            return self._stored(*self._finder.converted(name, source, wanted, watch))
+            return stored_model(
+                self.directory, *self._finder.converted(name, source, wanted, watch)
+            )
 
     def add_file(
         self,
@@ -265,32 +243,12 @@ class ModelStore:
                 self._shelf.install(part, name)
             finally:
                 part.unlink(missing_ok=True)
-            return self._stored(name, self._maker.describe(name, f"path:{name}", digest, info))
+            return stored_model(
+                self.directory, name, self._maker.describe(name, f"path:{name}", digest, info)
+            )
 
     def _stored(self, name: str, sidecar: Sidecar) -> StoredModel:
-        gguf = sidecar.info
-        info = ModelInfo(
-            name=name,
-            sha256=sidecar.sha256,
-            bytes=sidecar.bytes,
-            architecture=gguf.architecture,
-            parameters=gguf.parameters,
-            quantization=gguf.quantization,
-            bits_per_weight=gguf.bits_per_weight,
-            origin_sha256=sidecar.origin_sha256,
-        )
-        return StoredModel(
-            path=self.directory / name,
-            sha256=sidecar.sha256,
-            origin_sha256=sidecar.origin_sha256,
-            quantization=gguf.quantization,
-            bytes=sidecar.bytes,
-            bits_per_weight=gguf.bits_per_weight,
-            info=info,
-            gguf=gguf,
-            ref=sidecar.ref,
-            recipe=sidecar.recipe,
-        )
+        return stored_model(self.directory, name, sidecar)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -145,7 +145,7 @@ def test_a_planned_job_without_any_record_is_a_cell_too(tmp_path):
         ("Q4_0", 1),
     ]
     assert [job.state for job in jobs] == [JobState.QUEUED, JobState.QUEUED]
-    assert cells[0].planned == 6
+    assert cells[0].planned == 9
 
 
 def test_what_the_device_says_of_the_quantization_beats_the_plan(tmp_path):
