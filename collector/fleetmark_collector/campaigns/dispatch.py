@@ -80,6 +80,8 @@ class Dispatcher:
         self._connected_ns = clock()
         # What this connection has told the broker of each job; empty after a reconnect.
         self._said: dict[str, Said] = {}
+        # When the inventory was made that was last held against our jobs, of devices online.
+        self._compared: dict[DeviceKey, int] = {}
         self._arrivals = Arrivals(patience)
         # Reports that were found late and noted.
         self._noted: set[tuple[str, str, str, int]] = set()
@@ -110,6 +112,8 @@ class Dispatcher:
         for campaign in campaigns:
             self._check_deadline(campaign, now)
         self._clear(clear_since)
+        for key, device in devices.items():
+            self._withdraw(key, device)
         self._send(devices, ended_there, now)
 
     def close(self) -> None:
@@ -218,6 +222,24 @@ class Dispatcher:
         else:
             failure = _failure(Canceled("canceled; the device did not answer in time"))
             self._end(job, JobState.CANCELED, failure)
+
+    def _withdraw(self, key: DeviceKey, device: KnownDevice) -> None:
+        """Stop jobs that a device still has open although they have ended here.
+
+        It was away when their assignments were cleared, so nobody told it.
+        """
+        inventory = device.inventory
+        if not device.online or inventory is None:
+            self._compared.pop(key, None)
+            return
+        if self._compared.get(key) == inventory.time_ns:
+            return
+        for known in inventory.jobs:
+            job = None if known.state.terminal else self._store.job(known.job_id)
+            if job is not None and job.state.terminal and (job.fleet, job.device) == key:
+                self._log.info("job_withdrawn", job_id=job.job_id, device=job.device)
+                self._publish(_topic(job), b"", True)
+        self._compared[key] = inventory.time_ns
 
     def _clear(self, since_ns: int | None) -> None:
         """Take assignments of jobs that have ended off the broker; again those since a time."""

@@ -162,6 +162,11 @@ class CampaignStore:
         )
         return [job_row(row) for row in rows]
 
+    def job(self, job_id: str) -> JobRow | None:
+        """Return a job of any campaign, if there is such a job."""
+        rows = self._file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,))  # noqa: S608
+        return job_row(rows[0]) if rows else None
+
     def spec(self, job_id: str) -> JobSpec:
         """Return what a job asks for; apart from its row, because prompts may be large.
 

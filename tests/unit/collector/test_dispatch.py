@@ -2,12 +2,22 @@
 
 import pytest
 
-from fakes.fake_fleet import CAMPAIGN, EPOCH, START_NS, FakeDevice, FakeWorld, S, trial_record
+from fakes.fake_fleet import (
+    CAMPAIGN,
+    EPOCH,
+    START_NS,
+    FakeDevice,
+    FakeWorld,
+    S,
+    make_inventory,
+    trial_record,
+)
 from fleetmark_collector.campaigns.patience import PATIENCE
 from fleetmark_collector.campaigns.tables import CampaignState
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_protocol.errors import StoreUnavailable
 from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.messages import KnownJob
 from fleetmark_protocol.records import JobRecord
 
 J = JobState
@@ -425,3 +435,26 @@ def test_without_a_store_to_read_jobs_are_sent_and_nothing_is_given_up(make_worl
     world.submit("c2", CAMPAIGN.replace("all: true", "devices: [pi-3]"))
     world.dispatcher.tick()
     assert other.known
+
+
+def test_a_device_that_comes_back_with_a_job_that_has_ended_here_is_told_to_stop(make_world):
+    device = FakeDevice("pi-1", trials=1000)
+    world = make_world(device)
+    first = world.submit()[0]
+    for _ in range(3):
+        world.step()
+    device.online = False
+    cancel(world)
+    for _ in range(70):
+        world.step()
+    assert world.states()[first] is J.CANCELED
+    assert device.known[first] is J.IN_PROGRESS
+    open_job = KnownJob(job_id=first, attempt=1, state=J.IN_PROGRESS)
+    device.inventory = make_inventory(jobs=(open_job,))
+    world.come_online(device)
+    world.step()
+    assert device.known[first] is J.CANCELED
+    assert world.retained == {}
+    sent = len(world.sent)
+    world.step()
+    assert len(world.sent) == sent, "once is enough"
