@@ -7,7 +7,14 @@ import pytest
 
 from engines import smollm2
 from fleet import Fleet
+from fleetmark_protocol import logs
 from servers import Mosquitto
+
+
+@pytest.fixture(autouse=True)
+def every_log_line_is_written() -> None:
+    """Undo what a command under test set logging to; a test reads the lines with `capsys`."""
+    logs.configure("debug", "json")
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,6 @@ import pytest
 from fleetmark_protocol import logs
 
 
-@pytest.fixture(autouse=True)
-def leave_no_configuration_behind():
-    root = logging.getLogger()
-    before = root.handlers[:]
-    yield
-    root.handlers[:] = before
-
-
 @pytest.fixture
 def written(capsys):
     """What went to standard error since the last call, as lines."""

@@ -1,0 +1,266 @@
+"""The runner with its real parts: outbox, job log, sampler, model store, xllamacpp."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engines import MODEL_REF, MODEL_SHA256, model_store
+from fleetmark_agent import session
+from fleetmark_agent.backends import registry
+from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.database import Database
+from fleetmark_agent.joblog import JobLog
+from fleetmark_agent.models.store import ModelStore
+from fleetmark_agent.outbox import Outbox
+from fleetmark_agent.recorder import Recorder
+from fleetmark_agent.runner import MAX_ATTEMPTS, Runner
+from fleetmark_agent.telemetry.sampler import Sampler
+from fleetmark_agent.telemetry.sensors import all_sensors
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.messages import Assignment
+from servers import wait_for
+
+pytestmark = pytest.mark.integration
+
+
+class Device:
+    """An agent without a link: what it would send is read from its outbox."""
+
+    def __init__(self, directory: Path, ram_bytes: int | None = None, **runner_settings) -> None:
+        self.settings = AgentSettings(
+            device_id="d",
+            state_dir=directory,
+            models={"dir": model_store()},
+            runner={"lock_file": directory.parent / "lock", **runner_settings},
+        )
+        self.stopping = False
+        self.database = Database(self.settings.outbox_file)
+        self.outbox = Outbox(self.database, 10**8)
+        self.joblog = JobLog(self.database)
+        recorder = Recorder(self.database, self.outbox, self.joblog, lambda: self.stopping)
+        self.sampler = Sampler(all_sensors(Path("/"), directory), lambda *_: None, 0.2, 0.2)
+        self.sampler.start()
+        tools = session.Tools(self.sampler, nullcontext, directory / "logs", None)
+        models = ModelStore.from_settings(self.settings)
+        if ram_bytes is not None:
+            models = ModelStore(
+                model_store(), self.settings.models, mem_available_bytes=lambda: ram_bytes
+            )
+        self.runner = Runner(
+            self.settings,
+            tools,
+            recorder,
+            models,
+            probe=lambda name: registry.create(name).probe(),
+            on_change=lambda: None,
+        )
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.runner.stop()
+        self.sampler.stop()
+        self.database.close()
+
+    def records(self, kind: str) -> list[dict]:
+        every = [json.loads(body) for _, body in self.outbox.batch(10_000, 10**9)]
+        return [record for record in every if record["kind"] == kind]
+
+    def states(self, job_id: str) -> list[str]:
+        return [job["state"] for job in self.records("job") if job["job_id"] == job_id]
+
+    def wait_for_end(self, job_id: str) -> dict:
+        def ended():
+            entry = self.joblog.get(job_id)
+            return entry is not None and entry.state.terminal
+
+        wait_for(ended, 60, f"the end of {job_id}")
+        return [job for job in self.records("job") if job["job_id"] == job_id][-1]
+
+
+@pytest.fixture
+def make_device(tmp_path):
+    made = []
+
+    def make(name="state", **runner_settings):
+        made.append(Device(tmp_path / name, **runner_settings))
+        return made[-1]
+
+    yield make
+    for device in made:
+        if not device.stopping:
+            device.stop()
+
+
+def assignment(number=0, desired="run", repetitions=2, **job):
+    return Assignment.model_validate(
+        {
+            "desired": desired,
+            "job": {
+                "job_id": f"c.d.{number:03d}",
+                "campaign_id": "c",
+                "backend": "xllamacpp",
+                "model": {"name": "smollm2", "ref": MODEL_REF, "sha256": MODEL_SHA256},
+                "options": {"threads": 1, "context_tokens": 256},
+                "workloads": [
+                    {
+                        "name": "w",
+                        "kind": "single",
+                        "prompts": ["The sun"],
+                        "output_tokens": 8,
+                        "repetitions": repetitions,
+                    }
+                ],
+                "quiet_gate": {"cpu_percent_max": 100, "timeout_s": 0},
+                **job,
+            },
+        }
+    )
+
+
+def test_a_job_runs_once_however_often_it_is_assigned_and_its_end_is_said_again(make_device):
+    device = make_device()
+    device.runner.start()
+    for _ in range(3):
+        device.runner.assign(assignment())
+    assert device.wait_for_end("c.d.000")["state"] == "SUCCEEDED"
+    assert len(device.records("trial")) == 3
+    device.runner.assign(assignment())
+    assert device.states("c.d.000") == ["IN_PROGRESS", "SUCCEEDED", "SUCCEEDED"]
+    assert len(device.records("trial")) == 3
+    assert device.records("job")[-1]["trials_recorded"] == 3
+
+
+def test_a_job_is_canceled_before_it_begins_while_it_runs_and_when_it_is_unknown(make_device):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment(0, repetitions=5000))
+    device.runner.assign(assignment(1))
+    wait_for(lambda: len(device.records("trial")) > 1, 60)
+    device.runner.assign(assignment(1, desired="cancel"))
+    device.runner.assign(assignment(0, desired="cancel", repetitions=5000))
+    device.runner.assign(assignment(2, desired="cancel"))
+    for number, begun in ((0, True), (1, False), (2, False)):
+        last = device.wait_for_end(f"c.d.{number:03d}")
+        assert last["state"] == "CANCELED"
+        assert ("IN_PROGRESS" in device.states(last["job_id"])) == begun
+    assert psutil.Process().children() == []
+
+
+def test_a_withdrawn_job_is_stopped(make_device):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment(repetitions=5000))
+    wait_for(lambda: device.records("trial"), 60)
+    device.runner.withdraw("c.d.000")
+    device.runner.withdraw("c.d.999")
+    assert device.wait_for_end("c.d.000")["state"] == "CANCELED"
+
+
+def test_an_agent_that_is_stopped_parks_its_job_and_goes_on_after_a_restart(make_device):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment(repetitions=20))
+    wait_for(lambda: len(device.records("trial")) >= 3, 60)
+    device.stop()
+    again = make_device()
+    assert again.joblog.get("c.d.000").state is JobState.IN_PROGRESS
+    before = len(again.records("trial"))
+    again.runner.start()
+    assert again.wait_for_end("c.d.000")["state"] == "SUCCEEDED"
+    trials = again.records("trial")
+    assert len(trials) == len({trial["trial_id"] for trial in trials}) == 21
+    assert [trial["attempt"] for trial in trials].count(1) == before
+    assert [event["code"] for event in again.records("event")] == ["job_interrupted"]
+
+
+def test_a_job_that_takes_the_agent_down_each_time_is_given_up(make_device):
+    device = make_device()
+    device.joblog.accept(assignment().job)
+    for _ in range(MAX_ATTEMPTS):
+        device.joblog.begin("c.d.000")
+    device.runner.start()
+    last = device.wait_for_end("c.d.000")
+    assert (last["state"], last["failure"]["code"]) == ("FAILED", "INTERRUPTED")
+
+
+def test_a_mistake_of_the_agent_fails_one_job_and_the_next_one_runs(make_device, monkeypatch):
+    device = make_device()
+
+    def broken(*_):
+        raise ValueError("token times go backwards")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "measured_fields", broken)
+        device.runner.start()
+        device.runner.assign(assignment(0))
+        last = device.wait_for_end("c.d.000")
+    assert last["state"] == "FAILED"
+    assert "token times go backwards" in last["failure"]["message"]
+    device.runner.assign(assignment(1))
+    assert device.wait_for_end("c.d.001")["state"] == "SUCCEEDED"
+
+
+def test_a_job_past_its_own_deadline_is_timed_out(make_device):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment(repetitions=5000, timeouts={"job_s": 2}))
+    last = device.wait_for_end("c.d.000")
+    assert (last["state"], last["failure"]["code"]) == ("TIMED_OUT", "JOB_TIMED_OUT")
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"backend": "no_such_backend"}, "BACKEND_UNAVAILABLE"),
+        ({"model": {"name": "m", "ref": "path:../../etc/passwd"}}, "CONFIG"),
+        ({"model": {"name": "m", "ref": "path:none.gguf"}}, "MODEL_NOT_FOUND"),
+        ({"model": {"name": "m", "ref": "https://example.invalid/m.gguf"}}, "CONFIG"),
+        (
+            {"model": {"name": "m", "ref": MODEL_REF, "sha256": "0" * 64}},
+            "MODEL_REJECTED",
+        ),
+    ],
+)
+def test_what_cannot_run_here_is_rejected_before_it_begins(make_device, change, code):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment(**change))
+    last = device.wait_for_end("c.d.000")
+    assert (last["state"], last["failure"]["code"]) == ("REJECTED", code), last
+    assert device.states("c.d.000") == ["REJECTED"]
+
+
+def test_a_model_larger_than_memory_is_rejected_with_what_it_needs(make_device):
+    device = make_device(ram_bytes=100 * 2**20)
+    device.runner.start()
+    device.runner.assign(assignment())
+    last = device.wait_for_end("c.d.000")
+    assert (last["state"], last["failure"]["code"]) == ("REJECTED", "MODEL_TOO_LARGE")
+    assert "available" in last["failure"]["message"]
+
+
+def test_what_the_owner_does_not_allow_is_rejected(make_device):
+    device = make_device(allow_backends=("llama_cpp",))
+    device.runner.start()
+    device.runner.assign(assignment())
+    last = device.wait_for_end("c.d.000")
+    assert (last["state"], last["failure"]["code"]) == ("REJECTED", "SOURCE_NOT_ALLOWED")
+
+
+def test_two_agents_of_one_machine_never_measure_at_once(make_device):
+    first, second = make_device("one"), make_device("two")
+    for device in (first, second):
+        device.runner.start()
+        device.runner.assign(assignment(repetitions=15))
+    for device in (first, second):
+        assert device.wait_for_end("c.d.000")["state"] == "SUCCEEDED"
+    spans = []
+    for device in (first, second):
+        times = [trial["time_ns"] for trial in device.records("trial")]
+        spans.append((min(times), max(times)))
+    (a, b), (c, d) = sorted(spans)
+    assert a < b < c < d
