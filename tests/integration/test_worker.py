@@ -35,6 +35,11 @@ def generate(tokens=8, prompt="The sun"):
     return {"do": "generate", "prompt": prompt, "output_tokens": tokens, "options": OPTIONS}
 
 
+def load_and_generate(worker, model):
+    worker.ask(load(model), 60)
+    worker.ask(generate(4000), 60)
+
+
 @pytest.fixture
 def worker(tmp_path):
     made = WorkerProcess("xllamacpp", tmp_path / "worker.log")
@@ -101,9 +106,8 @@ def test_a_tree_that_holds_too_much_memory_is_killed(model_file, tmp_path):
         return f"held {held} bytes" if held > 100 * 2**20 else None
 
     worker = WorkerProcess("xllamacpp", tmp_path / "w.log", too_large)
-    worker.ask(load(model_file), 60)
     with pytest.raises(OutOfMemory, match="held"):
-        worker.ask(generate(4000), 60)
+        load_and_generate(worker, model_file)
     assert not psutil.pid_exists(worker.pid)
     worker.close()
 
