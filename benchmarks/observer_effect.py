@@ -2,10 +2,13 @@
 
 One process runs the shortest llama-cpp-python loop; the other is the agent's worker, watched by
 the agent's sampler at 1 Hz or 10 Hz, with outbox and link connected to a real Mosquitto. Both
-hold the same model with the same options and take turns, in an order shuffled per round, in one
-run; the figure is the ratio of the medians of decode tokens per second, with a bootstrap interval.
+hold the same model with the same options and take turns, in an order shuffled per round.
 
-    python benchmarks/observer_effect.py MODEL.gguf [--rounds 30] [--tokens 64]
+Two processes of the very same program differ by a few percent for as long as they live (where
+their memory happened to land), more than what is looked for. So both are started anew for each
+block of rounds, 1 Hz and 10 Hz use the same worker, and the interval resamples whole blocks.
+
+    python benchmarks/observer_effect.py MODEL.gguf [--blocks 12] [--rounds 4] [--tokens 96]
 """
 
 import argparse
@@ -28,6 +31,7 @@ from fleetmark_agent.telemetry.sampler import Sampler
 from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_agent.trials import measured_fields
 from fleetmark_agent.workerprocess import WorkerProcess
+from fleetmark_protocol import logs
 from fleetmark_protocol.messages import Options, Status
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -76,22 +80,26 @@ class Bare:
 
 
 class Through:
-    """The agent's own parts, as `service` puts them together."""
+    """The agent's own parts, as `service` puts them together; one worker, two rates of sampling."""
 
-    def __init__(self, model: Path, threads: int, hz: float, directory: Path, port: int) -> None:
+    def __init__(self, model: Path, threads: int, directory: Path, port: int) -> None:
         settings = AgentSettings(
-            device_id=f"observer-{hz:g}hz",
-            state_dir=directory / f"{hz:g}",
+            device_id="observer",
+            state_dir=directory,
             broker={"host": "127.0.0.1", "port": port},
         )
         boot_id = str(uuid.uuid4())
         outbox = Outbox(Database(settings.outbox_file), settings.outbox.max_bytes)
-        self._sampler = Sampler(
-            all_sensors(Path("/"), settings.state_dir),
-            lambda sample, job, trial: outbox.append(sample.to_record(boot_id, job, trial)),
-            1.0,
-            1 / hz,
-        )
+
+        def sampler(hz: float) -> Sampler:
+            return Sampler(
+                all_sensors(Path("/"), settings.state_dir),
+                lambda sample, job, trial: outbox.append(sample.to_record(boot_id, job, trial)),
+                1.0,
+                1 / hz,
+            )
+
+        self._samplers = {hz: sampler(hz) for hz in (1, 10)}
         status = Status(online=True, boot_id=boot_id, agent_version="bench", started_ns=1)
         self._link = Link(
             settings, outbox, status, lambda _: None, lambda _: None, random.Random(1)
@@ -99,34 +107,69 @@ class Through:
         self._options = Options(threads=threads, context_tokens=512).model_dump()
         self._worker = WorkerProcess("llama_cpp", settings.state_dir / "worker.log")
         self._worker.ask({"do": "load", "model": str(model), "options": self._options}, 120)
-        self._sampler.start()
+        # Between windows both sample once a second: one more than an agent does.
+        for one in self._samplers.values():
+            one.start()
         self._link.start(None)
-        self._sampler.follow(self._worker.pid)
 
-    def decode_tps(self, tokens: int) -> float:
+    def decode_tps(self, tokens: int, hz: int) -> float:
         command = {
             "do": "generate",
             "prompt": PROMPT,
             "output_tokens": tokens,
             "options": self._options,
         }
+        sampler = self._samplers[hz]
         with self._link.hold():
-            self._sampler.open_window(self._worker.pid, None, None)
+            sampler.open_window(self._worker.pid, None, None)
             answer = self._worker.ask(command, 120)
-            self._sampler.close_window().summary()
+            sampler.close_window().summary()
         return measured_fields(answer)["decode_tps"]
 
     def close(self) -> None:
         self._worker.close()
-        self._sampler.stop()
+        for sampler in self._samplers.values():
+            sampler.stop()
         self._link.stop(drain_s=0)
 
 
-def ratio_interval(ours: list[float], bare: list[float]) -> tuple[float, float, float]:
-    rng = np.random.default_rng(0)
-    pick = rng.integers(0, len(bare), (5000, len(bare)))
-    # The same rounds on both sides: they saw the same weather.
-    ratios = np.median(np.array(ours)[pick], 1) / np.median(np.array(bare)[pick], 1)
+SIDES = ("bare", "1 Hz", "10 Hz")
+
+
+def run_block(model: Path, args: argparse.Namespace, rng: random.Random) -> dict[str, list[float]]:
+    """Return decode tokens per second of each side, from processes of this block's own."""
+    figures: dict[str, list[float]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as name:
+        broker = Mosquitto(Path(name)).start()
+        bare = Bare(model, args.threads)
+        through = Through(model, args.threads, Path(name) / "state", broker.port)
+        measure = {
+            "bare": lambda: bare.decode_tps(args.tokens),
+            "1 Hz": lambda: through.decode_tps(args.tokens, 1),
+            "10 Hz": lambda: through.decode_tps(args.tokens, 10),
+        }
+        try:
+            for number in range(args.rounds + 1):
+                order = list(SIDES)
+                rng.shuffle(order)
+                for side in order:
+                    tps = measure[side]()
+                    if number > 0:  # the first round warms up
+                        figures[side].append(tps)
+                    time.sleep(0.05)
+        finally:
+            bare.close()
+            through.close()
+            broker.kill()
+    return figures
+
+
+def ratio_interval(blocks: list[dict[str, list[float]]], side: str) -> tuple[float, float, float]:
+    """Return the ratio of the medians to the bare loop's, and its 95 % interval."""
+    ours = np.array([block[side] for block in blocks])
+    bare = np.array([block["bare"] for block in blocks])
+    pick = np.random.default_rng(0).integers(0, len(blocks), (5000, len(blocks)))
+    ratios = np.median(ours[pick], (1, 2)) / np.median(bare[pick], (1, 2))
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(np.median(ours) / np.median(bare)), float(low), float(high)
 
@@ -134,42 +177,26 @@ def ratio_interval(ours: list[float], bare: list[float]) -> tuple[float, float, 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    # The link says once a block that nobody acknowledges; that is as meant here.
+    logs.configure("error")
     rng = random.Random(0)
-    with tempfile.TemporaryDirectory() as name:
-        broker = Mosquitto(Path(name)).start()
-        sides = {
-            "bare": Bare(args.model, args.threads),
-            "1 Hz": Through(args.model, args.threads, 1, Path(name), broker.port),
-            "10 Hz": Through(args.model, args.threads, 10, Path(name), broker.port),
-        }
-        figures: dict[str, list[float]] = {side: [] for side in sides}
-        try:
-            for number in range(args.rounds + 2):
-                order = list(sides)
-                rng.shuffle(order)
-                for side in order:
-                    tps = sides[side].decode_tps(args.tokens)
-                    if number >= 2:
-                        figures[side].append(tps)
-                    time.sleep(0.05)
-                print(f"\rround {number + 1} of {args.rounds + 2}", end="", file=sys.stderr)
-        finally:
-            for side in sides.values():
-                side.close()
-            broker.kill()
+    blocks = []
+    for number in range(args.blocks):
+        blocks.append(run_block(args.model, args, rng))
+        print(f"\rblock {number + 1} of {args.blocks}", end="", file=sys.stderr)
     print(file=sys.stderr)
-    print(f"bare loop: median {np.median(figures['bare']):.1f} tokens/s")
-    for side in ("1 Hz", "10 Hz"):
-        ratio, low, high = ratio_interval(figures[side], figures["bare"])
-        median = np.median(figures[side])
-        print(
-            f"agent at {side}: median {median:.1f} tokens/s, "
-            f"ratio {ratio:.4f} (95 % interval {low:.4f} to {high:.4f})"
-        )
+    for side in SIDES:
+        every = [tps for block in blocks for tps in block[side]]
+        line = f"{side}: median {np.median(every):.1f} tokens/s of {len(every)}"
+        if side != "bare":
+            ratio, low, high = ratio_interval(blocks, side)
+            line += f", ratio {ratio:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        print(line)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def _plain(kind: Any, limits: dict[str, Any]) -> st.SearchStrategy[Any]:
         return st.sampled_from(list(kind))
     if issubclass(kind, BaseModel):
         return instances(kind)
-    raise NotImplementedError(f"no strategy for {kind!r}: teach tests/strategies.py")
+    raise TypeError(f"no strategy for {kind!r}: teach tests/strategies.py")
 
 
 def _text(limits: dict[str, Any]) -> st.SearchStrategy[str]:

@@ -92,14 +92,21 @@ install_llama_cpp() {
         "$(ls "$wheels"/llama_cpp_python-$llama_cpp_python-*.whl | head -n1)"
 }
 
+install_mosquitto() {
+    if command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; then return; fi
+    apt_install mosquitto ||
+        die "the integration tests need the Mosquitto broker: install it and run this again"
+    # Debian starts it on port 1883, where nobody asked for a broker; tests start their own.
+    as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+}
+
 check_python
 make_venv
 case $what in
 demo) pip_install ".[agent,collector,xllamacpp]" ;;
 test)
     pip_install ".[agent,collector,xllamacpp,dev]"
-    command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt_install mosquitto ||
-        die "the integration tests need the Mosquitto broker: install it and run this again"
+    install_mosquitto
     ;;
 *) die "demo or test, not '$what'" ;;
 esac
