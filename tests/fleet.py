@@ -82,6 +82,11 @@ class Fleet:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
+                # A lock of our own: an agent that measures elsewhere on this machine is no matter.
+                env={
+                    **os.environ,
+                    "FLEETMARK_RUNNER__LOCK_FILE": str(self.directory / "bench.lock"),
+                },
             )
 
     # --- the operator --------------------------------------------------------------------------

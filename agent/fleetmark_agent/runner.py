@@ -144,7 +144,9 @@ class Runner:
                 self._check_interrupted(entry)
             self._stop_if_asked(spec.job_id)
             lock_file = self._settings.runner.lock_file or gate.default_lock_file()
-            with gate.machine_lock(lock_file, lambda: self._stopped(spec.job_id), self._waiting):
+            with gate.machine_lock(
+                lock_file, lambda: self._stopped(spec.job_id), lambda: self._waiting(spec.job_id)
+            ):
                 model = self._prepare(spec)
                 attempt = self._recorder.begin(spec, len(plan(spec)))
                 started = True
@@ -247,5 +249,11 @@ class Runner:
         if self._stopped(job_id):
             raise Canceled("canceled before it began")
 
-    def _waiting(self) -> None:
-        self._log.info("waiting_for_machine", hint="another agent is measuring on this machine")
+    def _waiting(self, job_id: str) -> None:
+        self._recorder.event(
+            "info",
+            "waiting_for_machine",
+            f"{job_id} waits: another agent is measuring on this machine",
+            job_id,
+        )
+        self._log.info("waiting_for_machine", job_id=job_id)

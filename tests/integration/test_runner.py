@@ -264,3 +264,5 @@ def test_two_agents_of_one_machine_never_measure_at_once(make_device):
         spans.append((min(times), max(times)))
     (a, b), (c, d) = sorted(spans)
     assert a < b < c < d
+    events = [event["code"] for device in (first, second) for event in device.records("event")]
+    assert events == ["waiting_for_machine"]

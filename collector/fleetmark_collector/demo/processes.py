@@ -15,6 +15,9 @@ from fleetmark_protocol.errors import ProcessFailed
 PR_SET_PDEATHSIG = 1
 STOP_S = 15.0
 
+# Found before any fork: a child of a process with threads should do as little as it can.
+_LIBC = ctypes.CDLL(None)
+
 
 class Processes:
     """Starts Python modules of ours and stops them in the reverse order."""
@@ -66,7 +69,7 @@ class Processes:
         parent = os.getpid()
 
         def die_with_parent() -> None:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(1)
 
