@@ -72,7 +72,7 @@ install_llama_cpp() {
     if ! ls "$wheels"/llama_cpp_python-$llama_cpp_python-*.whl >/dev/null 2>&1; then
         command -v g++ >/dev/null && command -v make >/dev/null ||
             apt_install build-essential || die "a C++ compiler is needed for llama-cpp-python"
-        say "compiling llama-cpp-python $llama_cpp_python: once for this machine, 10 to 40 minutes"
+        say "compiling llama-cpp-python $llama_cpp_python: once for this machine, 4 to 40 minutes"
         mkdir -p "$wheels"
         # pip's own cache may hold one that was compiled for another processor.
         CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="-DLLAVA_BUILD=OFF ${CMAKE_ARGS:-}" \
