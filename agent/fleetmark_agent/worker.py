@@ -95,7 +95,7 @@ _COMMANDS: dict[str, Callable[[Backend, dict[str, Any]], Answer]] = {
 
 
 def _failure(error: FleetmarkError) -> Answer:
-    return {"failure": {"code": error.code, "message": error.message, "retryable": error.retryable}}
+    return {"failure": {"code": error.code, "message": error.message, "hint": error.hint}}
 
 
 def _die_with(parent_pid: int) -> None:

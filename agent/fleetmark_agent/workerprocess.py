@@ -172,7 +172,7 @@ def _typed(failure: dict[str, Any]) -> FleetmarkError:
     kind = all_errors().get(str(failure.get("code")), BackendError)
     if not issubclass(kind, BackendError):
         kind = BackendError
-    return kind(str(failure.get("message", "no reason given")))
+    return kind(str(failure.get("message", "no reason given")), hint=failure.get("hint"))
 
 
 def _oom_kills() -> int:

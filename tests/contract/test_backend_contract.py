@@ -129,7 +129,8 @@ def test_unicode_goes_in_and_whole_characters_come_out(backend):
     steps, completion = ask(backend, "Grüße aus Köln, 東京 und 🍝: wie heißt", tokens=24)
     text = "".join(step.text for step in steps)
     assert completion.prompt_tokens > 10
-    assert text.encode("utf-8").decode("utf-8") == text
+    assert text
+    assert "\ufffd" not in text, "a character came out in pieces"
 
 
 def test_a_prompt_longer_than_the_context_is_refused_and_the_next_one_works(backend):

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from engines import backends_here
 from fleetmark_agent.workerprocess import WorkerProcess
 from fleetmark_protocol.errors import (
     BackendCrashed,
@@ -112,11 +113,14 @@ def test_a_tree_that_holds_too_much_memory_is_killed(model_file, tmp_path):
     worker.close()
 
 
-def test_an_engine_that_cannot_get_memory_is_a_typed_failure(model_file, tmp_path):
-    worker = WorkerProcess("xllamacpp", tmp_path / "w.log")
+@pytest.mark.parametrize("backend", backends_here())
+def test_an_engine_that_cannot_get_memory_fails_its_load_and_memory_is_named_as_a_cause(
+    backend, model_file, tmp_path
+):
+    worker = WorkerProcess(backend, tmp_path / "w.log")
     room = psutil.Process(worker.pid).memory_info().vms + 300 * 2**20
     psutil.Process(worker.pid).rlimit(psutil.RLIMIT_AS, (room, room))
-    with pytest.raises((OutOfMemory, ModelRejected, BackendCrashed)):
+    with pytest.raises(ModelRejected, match=r"cannot load .*\n.*memory ran out"):
         worker.ask(load(model_file), 60)
     worker.close()
     assert not psutil.pid_exists(worker.pid)

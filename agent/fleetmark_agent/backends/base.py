@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fleetmark_protocol.errors import BackendError, PromptTooLong
+from fleetmark_protocol.errors import BackendError, ModelRejected, PromptTooLong
 from fleetmark_protocol.messages import Options
 
 
@@ -125,3 +125,15 @@ def check_length(prompt_tokens: int, output_tokens: int, context_tokens: int) ->
             f"prompt of {prompt_tokens} tokens and {output_tokens} of output do not fit in a"
             f" context of {context_tokens}"
         )
+
+
+def load_failed(model: Path, error: Exception) -> ModelRejected:
+    """Return what to raise where an engine says that a load failed, but not why.
+
+    llama.cpp gives its bindings the same answer for a file it cannot read and for memory it cannot
+    get, so neither may be claimed.
+    """
+    return ModelRejected(
+        f"llama.cpp cannot load {model.name}: {error}",
+        hint="the file is damaged or of a kind this version does not know, or memory ran out",
+    )

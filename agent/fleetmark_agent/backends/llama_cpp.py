@@ -13,9 +13,10 @@ from fleetmark_agent.backends.base import (
     LoadReport,
     Token,
     check_length,
+    load_failed,
 )
 from fleetmark_agent.backends.packages import probe_package
-from fleetmark_protocol.errors import BackendError, ModelRejected
+from fleetmark_protocol.errors import BackendError
 from fleetmark_protocol.messages import Options
 
 
@@ -52,7 +53,7 @@ class LlamaCpp:
                 **extra,
             )
         except (ValueError, AssertionError) as error:
-            raise ModelRejected(f"llama.cpp cannot load {model.name}: {error}") from error
+            raise load_failed(model, error) from error
         load_s = time.perf_counter() - started_s
         vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
         self._end_tokens = [

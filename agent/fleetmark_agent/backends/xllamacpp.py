@@ -15,9 +15,10 @@ from fleetmark_agent.backends.base import (
     LoadReport,
     Token,
     check_length,
+    load_failed,
 )
 from fleetmark_agent.backends.packages import probe_package
-from fleetmark_protocol.errors import BackendError, ModelRejected, PromptTooLong
+from fleetmark_protocol.errors import BackendError, PromptTooLong
 from fleetmark_protocol.messages import Options
 
 READ_TIMEOUT_S = 3600
@@ -50,9 +51,12 @@ class XLlamaCpp:
         try:
             self._server = xllamacpp.Server(params)
         except (RuntimeError, ValueError) as error:
-            raise ModelRejected(f"llama.cpp cannot load {model.name}: {error}") from error
-        load_s = time.perf_counter() - started_s
+            raise load_failed(model, error) from error
         self._address = urlsplit(self._server.listening_address).netloc
+        # Answered by the server's own loop: only now is it ready. A server that is closed before
+        # its loop began never ends, and takes the process with it.
+        self._ask("GET", "/slots", None).read()
+        load_s = time.perf_counter() - started_s
         self._context_tokens = options.context_tokens
         return LoadReport(
             load_s,
@@ -116,11 +120,14 @@ class XLlamaCpp:
         return [int(token) for token in answer["tokens"]]
 
     def _post(self, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
+        return self._ask("POST", path, json.dumps(body))
+
+    def _ask(self, method: str, path: str, body: str | None) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self._address, timeout=READ_TIMEOUT_S)
         connection.request(
-            "POST",
+            method,
             path,
-            json.dumps(body),
+            body,
             {
                 "Content-Type": "application/json",
                 "Authorization": f"Bearer {self._key}",
