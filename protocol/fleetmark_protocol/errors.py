@@ -109,6 +109,13 @@ class PromptTooLong(BackendError):
     remedy = "Raise `context_tokens`, shorten the prompt, or ask for fewer output tokens."
 
 
+class OptionNotTaken(BackendError):
+    """A job asks for an option that the backend would not honour."""
+
+    code = "OPTION_NOT_TAKEN"
+    remedy = "Leave the option out for this backend, or take a backend that honours it."
+
+
 class OutOfMemory(BackendError):
     """The worker ran out of memory or was killed for it."""
 

@@ -65,6 +65,12 @@ class BackendInfo(Message):
     """Why it is not available."""
     hint: Text | None = None
     """What would make it so."""
+    features: Many[Label] = ()
+    """What the engine was built with (AVX2, NEON, BLAS...), where it tells."""
+    formats: Many[Label] = ()
+    """Kinds of model files it reads."""
+    takes: Many[Label] = ()
+    """Names of the options that it honours."""
 
 
 class ModelInfo(Message):
@@ -73,6 +79,8 @@ class ModelInfo(Message):
     name: Label
     sha256: Sha256
     bytes: Count
+    format: Label = "gguf"
+    """Kind of file: gguf, ggml, safetensors (a directory) or llamafile."""
     architecture: Label | None = None
     parameters: Count | None = None
     quantization: Label | None = None
@@ -157,8 +165,9 @@ class ModelSpec(Message):
     """The model of a job.
 
     `ref` is one of `path:NAME` (a file in the device's model store), `https://...`,
-    `hf://owner/repo/file` or `pypi://package==version/member`. Where `quantization` differs from
-    what the file holds, the device derives it once and keeps the result.
+    `hf://owner/repo/file`, `pypi://package==version/member`, or `remote:NAME` (no file: a model
+    that an engine's own server has under this name). Where `quantization` differs from what the
+    file holds, the device derives it once and keeps the result.
     """
 
     name: Name
@@ -177,6 +186,14 @@ class Options(Message):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     ignore_eos: bool = True
     """Generate exactly what was asked, so that every engine does the same work."""
+    start: Literal["warm", "cold"] = "warm"
+    """Cold: every trial has an engine started and a model loaded for it alone."""
+    inner_backend: Name | None = None
+    """The backend that a framework drives (`langchain`)."""
+    dtype: Literal["fp32", "bf16"] | None = None
+    """What floating-point weights are computed in (`transformers`)."""
+    load_quantization: Literal["int8_dynamic", "int8_weight_only", "int4_weight_only"] | None = None
+    """What floating-point weights are quantized to as they are loaded (`transformers`)."""
 
 
 class Workload(Message):

@@ -116,6 +116,7 @@ _LATENCY = (
         "sum of latency_s over the prompts of one repetition",
         digits=3,
     ),
+    _ms("engine_load_s", "Engine load", "Model load by the engine's own clock."),
     _ms("engine_prefill_s", "Engine prefill", "Prefill time by the engine's own clock."),
     _ms("engine_decode_s", "Engine decode", "Decode time by the engine's own clock."),
 )

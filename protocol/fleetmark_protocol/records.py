@@ -61,6 +61,7 @@ Scalar = (
 
 Scalars = Annotated[dict[Key, Scalar], Field(max_length=MAX_SCALARS)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+MAX_TOKEN_IDS = 1024
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 TimeNs = Annotated[int, Field(ge=0, lt=2**63)]
@@ -80,6 +81,8 @@ def clip(text: str, length: int = MAX_TEXT) -> str:
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
 """Any number; the first wrong item is the end of it, a million wrong ones are not listed."""
+
+TokenIds = Annotated[Many[Count], Field(max_length=MAX_TOKEN_IDS)]
 
 
 class WireModel(BaseModel):
@@ -175,6 +178,8 @@ class LoadRecord(_Run):
     rss_bytes: Count | None = None
     rss_file_bytes: Count | None = None
     pss_bytes: Count | None = None
+    engine: Scalars = Field(default_factory=dict)
+    """What the engine granted or told at the load (context size, threads, build)."""
     failure: Failure | None = None
 
 
@@ -189,14 +194,20 @@ class TrialRecord(_Run):
     repetition: Count
     prompt_index: Count
     warmup: bool = False
+    cold: bool = False
+    """Whether the engine was started and the model loaded for this trial alone."""
     prompt_sha256: Sha256
     prompt_tokens: Count | None = None
     prompt_tokens_evaluated: Count | None = None
     prompt_ids_sha256: Sha256 | None = None
+    prompt_ids: TokenIds | None = None
+    """The first token ids of the prompt; in the first repetition of a greedy trial only."""
     output_tokens: Count | None = None
     output_tokens_requested: Count
     output_sha256: Sha256 | None = None
     output_ids_sha256: Sha256 | None = None
+    output_ids: TokenIds | None = None
+    """As `prompt_ids`, of the output: what tells where two engines diverge."""
     output_text: Text | None = None
     stop_reason: Label | None = None
     ttft_s: Positive | None = None
@@ -207,7 +218,9 @@ class TrialRecord(_Run):
     itl_p95_s: Positive | None = None
     itl_p99_s: Positive | None = None
     latency_s: Positive | None = None
+    load_s: Positive | None = None
     latency_cold_s: Positive | None = None
+    engine_load_s: Positive | None = None
     engine_prefill_s: Positive | None = None
     engine_decode_s: Positive | None = None
     cpu_percent_before: Percent | None = None

@@ -24,6 +24,9 @@ NO_METRICS = {
     "output_tokens",
     "output_tokens_requested",
     "samples",
+    # What was said, in the model's own numbers.
+    "prompt_ids",
+    "output_ids",
     # What the model is.
     "model_bytes",
     "model_bits_per_weight",
