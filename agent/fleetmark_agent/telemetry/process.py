@@ -1,7 +1,7 @@
 """What a process and all its descendants use: CPU, also of those that ended, and memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,17 @@ class ProcessTree:
         pid: int,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         proc: Path = Path("/proc"),
+        also: Iterable[int] = (),
     ) -> None:
-        """Follow `pid` from now on; one that is gone already gives readings without anything."""
+        """Follow from now on; a process that is gone already gives readings without anything.
+
+        Args:
+            pid: the first process.
+            clock_ns: monotonic.
+            proc: where the kernel shows processes.
+            also: processes outside of its tree that work for it (a running service); the tree of
+                each is counted as part of this one.
+        """
         self.pid = pid
         self._clock_ns = clock_ns
         self._proc = proc
@@ -70,7 +79,8 @@ class ProcessTree:
         self._last_cpu: tuple[int, float] | None = None
         self._pss_due_ns = 0
         self._pss_allowed = True
-        self._add(pid)
+        for one in (pid, *also):
+            self._add(one)
 
     @property
     def alive(self) -> bool:

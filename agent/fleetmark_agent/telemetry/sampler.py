@@ -87,10 +87,21 @@ class Sampler:
         with self._changed:
             self._job_id = job_id
 
-    def follow(self, pid: int | None) -> None:
-        """Let samples outside windows observe the process tree of `pid`, or none."""
+    def follow(self, pid: int | None, also: Iterable[int] = ()) -> None:
+        """Let samples, and later windows of `pid`, observe its process tree; or none.
+
+        Args:
+            pid: the first process.
+            also: see `ProcessTree`.
+        """
+        others = tuple(also)
         with self._changed:
-            self._tree = None if pid is None else self._tree_of(pid)
+            if pid is None:
+                self._tree = None
+            elif others:
+                self._tree = ProcessTree(pid, self._mono_ns, also=others)
+            else:
+                self._tree = self._tree_of(pid)
 
     def open_window(self, pid: int, job_id: str | None, trial_id: str | None) -> None:
         """Start to watch a trial or load (`trial_id` None) of the process tree of `pid`.

@@ -77,6 +77,26 @@ def test_cpu_of_a_child_that_ended_is_still_counted(script):
     assert tree.cpu_s() >= 0.29
 
 
+def test_a_service_outside_of_the_tree_is_counted_with_its_children_and_may_end_first(script):
+    worker, _ = script("print('ready', flush=True)" + QUIET)
+    child = "burn(0.2); print('ready', flush=True)" + QUIET
+    service, _ = script(
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]],"
+        " stdin=subprocess.PIPE, stdout=subprocess.PIPE);"
+        "print(p.stdout.readline(), flush=True)" + QUIET + "\np.stdin.close(); p.wait()",
+        BURN + child,
+    )
+    alone = ProcessTree(worker.pid).read()
+    tree = ProcessTree(worker.pid, also=(service.pid,))
+    both = tree.read()
+    assert both.rss_bytes > alone.rss_bytes + 8 * MIB
+    assert tree.cpu_s() >= 0.19
+    service.stdin.close()
+    service.wait(30)
+    assert tree.read().rss_bytes == pytest.approx(alone.rss_bytes, abs=MIB)
+    assert tree.alive
+
+
 def test_a_process_that_is_gone_gives_nothing(script):
     process, _ = script("print('ready', flush=True)" + QUIET)
     tree = ProcessTree(process.pid)
