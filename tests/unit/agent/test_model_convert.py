@@ -9,9 +9,10 @@ import pytest
 
 from fakes.fake_model import write_model
 from fleetmark_agent.config import ModelSettings
-from fleetmark_agent.models.convert import QUANTIZATIONS, check_possible, convert
-from fleetmark_agent.models.gguf_file import inspect
+from fleetmark_agent.models.convert import convert
+from fleetmark_agent.models.formats import inspect
 from fleetmark_agent.models.store import ModelStore
+from fleetmark_agent.models.targets import BY_GGUF, BY_LLAMA_CPP, checked
 from fleetmark_agent.models.watch import Watch
 from fleetmark_protocol.errors import Canceled, ConfigError, ModelRejected, ModelTooLarge
 from fleetmark_protocol.messages import ModelSpec
@@ -25,7 +26,7 @@ def converted(source: Path, quantization: str, **how) -> Path:
         source,
         target,
         quantization,
-        **{"source_sha256": ORIGIN, "max_bytes": 10**9, **how},
+        **{"origin_sha256": ORIGIN, "max_bytes": 10**9, **how},
     )
     return target
 
@@ -35,7 +36,7 @@ def source(tmp_path: Path) -> Path:
     return write_model(tmp_path / "source.gguf", odd_row=True)
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", BY_GGUF)
 def test_weights_become_what_the_gguf_package_makes_of_them(tmp_path, quantization):
     source = write_model(tmp_path / "s.gguf", kind=gguf.GGMLQuantizationType.F32, rows=9000)
     old = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
@@ -80,15 +81,15 @@ def test_converting_twice_gives_the_same_file(source):
 
 def test_the_first_origin_stays_the_origin(source):
     first = converted(source, "Q8_0")
-    second = converted(first, "Q4_0", source_sha256="b" * 64)
+    second = converted(first, "Q4_0", origin_sha256="b" * 64)
     assert inspect(second).origin_sha256 == ORIGIN
 
 
 def test_an_unknown_quantization_is_the_users_mistake_and_the_possible_ones_are_listed():
     with pytest.raises(ConfigError) as caught:
-        check_possible("Q4_K_M")
-    assert all(name in str(caught.value) for name in QUANTIZATIONS)
-    assert check_possible("q8_0") == "Q8_0"
+        checked("IQ2_XS")
+    assert all(name in str(caught.value) for name in BY_LLAMA_CPP)
+    assert checked("q8_0") == "Q8_0"
 
 
 def test_a_file_that_is_no_model_is_rejected(tmp_path):
@@ -168,7 +169,7 @@ def test_an_owner_who_forbids_conversion_is_obeyed(store):
         strict.ensure(asked("Q8_0"))
 
 
-@pytest.mark.parametrize("quantization", ["Q4_K_M", "Q9_9"])
+@pytest.mark.parametrize("quantization", ["IQ2_XS", "Q9_9"])
 def test_a_job_that_asks_for_the_impossible_is_told_what_is_possible(store, quantization):
     with pytest.raises(ConfigError, match="cannot be made here"):
         store.ensure(asked(quantization))

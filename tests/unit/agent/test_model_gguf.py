@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakes.fake_model import HEADS, KV_HEADS, LAYERS, VOCABULARY, WIDTH, write_model
-from fleetmark_agent.models.gguf_file import FILE_TYPES, describe, inspect
+from fleetmark_agent.models.facts import FILE_TYPES
+from fleetmark_agent.models.formats import inspect
+from fleetmark_agent.models.gguf_file import read_gguf
 from fleetmark_agent.models.gguf_structure import TENSOR_TYPES, read_structure
 from fleetmark_protocol.errors import ModelNotFound, ModelRejected
 
@@ -130,7 +132,7 @@ def test_a_damaged_frame_is_read_or_rejected_and_nothing_else(tmp_path, changes)
         content[place : place + len(new)] = new
     path.write_bytes(content)
     with suppress(ModelRejected):
-        assert describe(read_structure(path)).parameters > 0
+        assert read_gguf(path).parameters > 0
 
 
 def test_the_agents_own_process_never_loads_numpy_or_gguf(model, tmp_path):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from fleetmark_agent.models.gguf_file import GgufInfo
+from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.preflight import ENGINE_BYTES, check_fits, needed_bytes
 from fleetmark_protocol.errors import ModelTooLarge
 
-INFO = GgufInfo(
+INFO = ModelFacts(
     parameters=134_515_008,
     quantization="Q4_1",
     mix={"Q4_1": 1.0},

@@ -5,6 +5,7 @@ import pytest
 from fleetmark_agent.models.reference import (
     PathReference,
     PypiReference,
+    RemoteReference,
     UrlReference,
     check_allowed,
     needs_sha256,
@@ -92,12 +93,25 @@ def test_a_wheel_reference_names_package_version_and_member():
         "pypi://package==1.0/../x.gguf",
         "pypi://package==1.0//x.gguf",
         "pypi://package[extra]==1.0/x.gguf",
+        "remote:",
+        "remote:../x",
+        "remote:/x",
+        "remote:a//b",
+        "remote:a b",
+        "remote:-rf",
+        "remote:a:",
+        "remote:" + "x" * 300,
     ],
 )
 def test_what_is_no_reference_is_refused_with_the_way_to_write_it(ref):
     with pytest.raises(ConfigError) as caught:
         parse(ref)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["llama3.2:1b", "meta-llama/Llama-3.2-1B", "gpt-4o-mini"])
+def test_a_servers_model_is_named_as_the_server_names_it(name):
+    assert parse(f"remote:{name}") == RemoteReference(name)
 
 
 def test_plain_http_is_for_this_machine_alone():
@@ -117,6 +131,9 @@ def test_plain_http_is_for_this_machine_alone():
         ("pypi://pack==1.0/x.gguf", "pypi://pack"),
         ("path:x.gguf", "path:"),
         ("path:smol-1.gguf", "path:smol"),
+        ("remote:llama3:8b", "remote:"),
+        ("remote:llama3:8b", "remote:llama3"),
+        ("remote:meta/llama3", "remote:meta"),
     ],
 )
 def test_an_allowed_prefix_lets_in(ref, prefix):
@@ -132,6 +149,8 @@ def test_an_allowed_prefix_lets_in(ref, prefix):
         ("hf://me2/repo/x.gguf", "hf://me"),
         ("pypi://pack-evil==1.0/x.gguf", "pypi://pack"),
         ("https://a.org/x.gguf", ""),
+        ("remote:llama33", "remote:llama3"),
+        ("remote:llama3", "path:"),
     ],
 )
 def test_an_allowed_prefix_ends_at_the_end_of_a_part(ref, prefix):
