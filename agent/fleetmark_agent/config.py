@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fleetmark_agent.backends.settings import EnginesSettings
 from fleetmark_protocol.ids import Name
 from fleetmark_protocol.logs import LogFormat, LogLevel
 from fleetmark_protocol.settings import BrokerSettings, Section, Settings, load
@@ -45,7 +46,8 @@ class ModelSettings(Section):
     """Default: `models` in the state directory."""
     quota_bytes: Annotated[int, Field(ge=0)] = 50 * GIB
     allow_sources: tuple[str, ...] = ("path:", "pypi://", "hf://", "https://")
-    """Prefixes of model references that a job may name."""
+    """Prefixes of model references that a job may name; `remote:`, a model of an engine's own
+    server, is none of the defaults: it may cost money."""
     require_sha256: bool = True
     """Refuse to download what comes without a digest (a PyPI file has its wheel's)."""
     allow_convert: bool = True
@@ -86,6 +88,7 @@ class AgentSettings(Settings):
     models: ModelSettings = ModelSettings()
     outbox: OutboxSettings = OutboxSettings()
     runner: RunnerSettings = RunnerSettings()
+    engines: EnginesSettings = EnginesSettings()
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
 

@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable
 
 from fleetmark_agent import gate
-from fleetmark_agent.backends.base import Availability
+from fleetmark_agent.backends.base import Backend, formats_of
 from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.engine import Tools
 from fleetmark_agent.joblog import Entry
 from fleetmark_agent.models.store import ModelStore
 from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.preflight import check_job
 from fleetmark_agent.recorder import Recorder, failure_of
-from fleetmark_agent.session import Session, Tools
+from fleetmark_agent.session import Session
 from fleetmark_agent.trials import plan
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import Canceled, FleetmarkError, Interrupted, JobTimedOut
@@ -35,7 +36,7 @@ class Runner:
         tools: Tools,
         recorder: Recorder,
         models: ModelStore,
-        probe: Callable[[str], Availability],
+        create: Callable[[str], Backend],
         on_change: Callable[[], None],
     ) -> None:
         """Prepare; nothing runs before `start`.
@@ -45,7 +46,7 @@ class Runner:
             tools: passed on to sessions.
             recorder: takes what happens to jobs.
             models: finds, fetches and converts models.
-            probe: whether a backend can be used.
+            create: returns the backend of a name, to be asked about itself.
             on_change: called when the inventory has changed (models, jobs).
         """
         self._settings = settings
@@ -53,7 +54,7 @@ class Runner:
         self._recorder = recorder
         self._joblog = recorder.joblog
         self._models = models
-        self._probe = probe
+        self._create = create
         self._on_change = on_change
         self._log = logs.get("runner")
         self._wake = threading.Condition()
@@ -189,9 +190,10 @@ class Runner:
             raise Interrupted(f"interrupted {entry.attempt} times")
 
     def _prepare(self, spec: JobSpec) -> StoredModel:
-        check_job(spec, self._settings, self._probe)
+        backend = check_job(spec, self._settings, self._create)
         model = self._models.ensure(
             spec.model,
+            formats=formats_of(backend, spec.options),
             context_tokens=spec.options.context_tokens,
             cancelled=lambda: self._stopped(spec.job_id),
         )

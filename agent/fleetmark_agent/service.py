@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fleetmark_agent.backends import registry
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.database import Database
+from fleetmark_agent.engine import Tools
 from fleetmark_agent.inventory import hardware, make_inventory
 from fleetmark_agent.joblog import JobLog
 from fleetmark_agent.link import Link
@@ -16,7 +17,6 @@ from fleetmark_agent.models.store import ModelStore
 from fleetmark_agent.outbox import Outbox
 from fleetmark_agent.recorder import Recorder
 from fleetmark_agent.runner import Runner
-from fleetmark_agent.session import Tools
 from fleetmark_agent.statelock import held
 from fleetmark_agent.telemetry.sampler import Sample, Sampler
 from fleetmark_agent.telemetry.sensors import all_sensors
@@ -87,7 +87,7 @@ def _start(settings: AgentSettings) -> _Parts:
             boot_id=boot_id,
             time_ns=time.time_ns(),
             hardware=hardware(settings.telemetry.sensor_root),
-            backends=registry.probe(settings.runner.allow_backends),
+            backends=registry.probe(settings.runner.allow_backends, settings.engines),
             models=models.list(),
             sensors=sampler.sensor_infos(),
             jobs=joblog.known(),
@@ -106,14 +106,18 @@ def _start(settings: AgentSettings) -> _Parts:
         rng=random.Random(boot_id),  # noqa: S311
     )
     tools = Tools(
-        sampler, link.hold, settings.state_dir / "logs", settings.runner.max_backend_bytes
+        sampler,
+        link.hold,
+        settings.state_dir / "logs",
+        settings.runner.max_backend_bytes,
+        settings.engines,
     )
     runner = Runner(
         settings,
         tools,
         recorder,
         models,
-        probe=lambda name: registry.create(name).probe(),
+        create=lambda name: registry.create(name, settings.engines),
         on_change=lambda: link.announce(inventory()),
     )
     recorder.event("info", "agent_started", f"agent {__version__} started", boot_id=boot_id)

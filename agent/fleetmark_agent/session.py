@@ -2,41 +2,23 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from fleetmark_agent.engine import Engine, Timed, Tools
 from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.recorder import Recorder, failure_of
-from fleetmark_agent.telemetry.sampler import Sampler, Window
+from fleetmark_agent.telemetry.sampler import Window
 from fleetmark_agent.trials import PlannedTrial, measured_fields, plan, sha256_text
 from fleetmark_agent.verdict import Observed, judge
-from fleetmark_agent.workerprocess import WorkerProcess
-from fleetmark_protocol.errors import BackendTimeout, Canceled, FleetmarkError, JobTimedOut
+from fleetmark_protocol.errors import BackendCrashed, Canceled, OutOfMemory
 from fleetmark_protocol.messages import JobSpec, Options
 from fleetmark_protocol.records import Failure, LoadRecord, TrialRecord
 
 MEMORY_FIELDS = ("rss_bytes", "rss_file_bytes", "pss_bytes")
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a session works with.
-
-    Attributes:
-        sampler: watches machine and worker.
-        hold: entered around every timed window; nothing is sent inside.
-        log_dir: takes what engines print.
-        max_backend_bytes: bound of the worker's PSS, or None.
-    """
-
-    sampler: Sampler
-    hold: Callable[[], AbstractContextManager[None]]
-    log_dir: Path
-    max_backend_bytes: int | None
+MAX_ENGINE_TEXT = 512
+"""What a plain value of a record may hold."""
 
 
 class Session:
@@ -71,7 +53,7 @@ class Session:
         self._quiet = quiet
         self._stopped = stopped
         self._options = _resolved(spec.options)
-        self._worker: WorkerProcess | None = None
+        self._engine: Engine | None = None
         self._load_s: float | None = None
         self._freq_hz_max: float | None = None
         self._deadline_s = time.monotonic() + spec.timeouts.job_s
@@ -97,45 +79,51 @@ class Session:
         """
         done = self._recorder.joblog.marked_trials(self._spec.job_id)
         todo = [trial for trial in plan(self._spec) if trial.trial_id not in done]
-        if not todo:
-            return None
-        log_file = self._tools.log_dir / f"{self._spec.job_id}.log"
-        worker = WorkerProcess(self._spec.backend, log_file, self._too_large)
-        self._worker = worker
-        try:
-            self._tools.sampler.follow(worker.pid)
-            self._check_stopped()
-            self._load(worker)
-            failures = [self._trial(worker, trial) for trial in todo]
-        finally:
-            self._tools.sampler.follow(None)
-            worker.close()
+        # All trials share one engine, unless each is to find it cold.
+        rounds = [[trial] for trial in todo] if self._cold else [todo]
+        failures = [failure for trials in rounds if trials for failure in self._round(trials)]
         return next((failure for failure in failures if failure is not None), None)
 
     def cancel(self) -> None:
         """Kill what is under way."""
-        if self._worker is not None:
-            self._worker.cancel()
+        if self._engine is not None:
+            self._engine.cancel()
+
+    @property
+    def _cold(self) -> bool:
+        return self._options.start == "cold"
+
+    def _round(self, trials: list[PlannedTrial]) -> list[Failure | None]:
+        """Start an engine and run trials with it."""
+        self._check_stopped()
+        engine = Engine(self._tools, self._spec, self._options, self._model, self._deadline_s)
+        self._engine = engine
+        try:
+            self._check_stopped()
+            self._load(engine)
+            return [self._trial(engine, trial) for trial in trials]
+        finally:
+            self._engine = None
+            engine.close()
 
     def _check_stopped(self) -> None:
         if self._stopped():
             raise Canceled("canceled between trials")
 
-    def _load(self, worker: WorkerProcess) -> None:
-        command = {
-            "do": "load",
-            "model": str(self._model.path),
-            "options": self._options.model_dump(),
-        }
-        answer, window, error = self._timed(worker, command, self._spec.timeouts.load_s, None)
-        if error is not None:
-            self._recorder.load(self._load_record({"failure": failure_of(error)}))
-            raise error
-        self._load_s = answer["load_s"]
-        self._run["backend_version"] = answer["version"]
-        summary = window.summary()
-        memory = {name: summary[name] for name in MEMORY_FIELDS if name in summary}
-        self._recorder.load(self._load_record({"load_s": self._load_s, **memory}))
+    def _load(self, engine: Engine) -> None:
+        done = engine.load()
+        if done.error is not None:
+            self._recorder.load(self._load_record({"failure": failure_of(done.error)}))
+            raise done.error
+        self._load_s = done.answer["load_s"]
+        self._run["backend_version"] = done.answer["version"]
+        memory: dict[str, Any] = {}
+        if done.answer.get("service_port") is None:
+            # An engine outside of our tree is followed once it is known, which is now.
+            summary = done.window.summary()
+            memory = {name: summary[name] for name in MEMORY_FIELDS if name in summary}
+        told = {name: _short(value) for name, value in done.answer["details"].items()}
+        self._recorder.load(self._load_record({"load_s": self._load_s, "engine": told, **memory}))
 
     def _load_record(self, fields: dict[str, Any]) -> LoadRecord:
         return LoadRecord.model_validate(
@@ -148,68 +136,46 @@ class Session:
             }
         )
 
-    def _trial(self, worker: WorkerProcess, trial: PlannedTrial) -> Failure | None:
-        """Run one trial and record it; return its failure where the worker outlived it.
+    def _trial(self, engine: Engine, trial: PlannedTrial) -> Failure | None:
+        """Run one trial and record it; return its failure where the engine outlived it.
 
         Raises:
-            BackendError: the worker did not.
+            BackendError: the engine did not.
         """
         self._check_stopped()
-        command = {
-            "do": "generate",
-            "prompt": trial.prompt,
-            "output_tokens": trial.workload.output_tokens,
-            "options": self._options.model_dump(),
-        }
         time_ns = time.time_ns()
-        answer, window, error = self._timed(
-            worker, command, self._spec.timeouts.trial_s, trial.trial_id
-        )
-        fields: dict[str, Any]
-        fields = measured_fields(answer) if error is None else {"failure": failure_of(error)}
-        fields["cpu_percent_before"] = window.before.values.get("cpu_percent")
-        record = self._trial_record(trial, time_ns, fields, window)
+        done = engine.generate(trial.prompt, trial.workload.output_tokens, trial.trial_id)
+        record = self._trial_record(trial, time_ns, self._fields(trial, done), done.window)
         self._recorder.trial(record)
-        if error is not None and not worker.alive():
+        error = done.error
+        if error is not None and (
+            isinstance(error, (BackendCrashed, OutOfMemory)) or not engine.alive()
+        ):
             raise error
         return record.failure
 
-    def _timed(
-        self, worker: WorkerProcess, command: dict[str, Any], limit_s: float, trial_id: str | None
-    ) -> tuple[dict[str, Any], Window, FleetmarkError | None]:
-        """Ask the worker inside a window; return its answer or the failure, and the window.
-
-        Raises:
-            Canceled: asked to stop.
-        """
-        left_s = self._deadline_s - time.monotonic()
-        answer: dict[str, Any] = {}
-        failed: FleetmarkError | None = None
-        with self._tools.hold():
-            self._tools.sampler.open_window(worker.pid, self._spec.job_id, trial_id)
-            try:
-                answer = worker.ask(command, max(0.0, min(limit_s, left_s)))
-            except Canceled:
-                raise
-            except BackendTimeout as error:
-                failed = error if limit_s < left_s else self._timed_out()
-            except FleetmarkError as error:
-                failed = error
-            finally:
-                window = self._tools.sampler.close_window()
-        return answer, window, failed
-
-    def _timed_out(self) -> JobTimedOut:
-        return JobTimedOut(f"the job took longer than {self._spec.timeouts.job_s:g} s")
+    def _fields(self, trial: PlannedTrial, done: Timed) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "cpu_percent_before": done.window.before.values.get("cpu_percent")
+        }
+        if done.error is not None:
+            return {**fields, "failure": failure_of(done.error)}
+        # Greedy output is the same in every repetition: the first one's ids tell where another
+        # engine diverges, the digests of the others that they do not.
+        with_ids = self._options.temperature == 0 and trial.repetition == 0
+        fields.update(measured_fields(done.answer, with_ids=with_ids))
+        if self._cold:
+            fields["load_s"] = self._load_s
+        if self._load_s is not None and fields.get("latency_s") is not None:
+            fields["latency_cold_s"] = self._load_s + fields["latency_s"]
+        # Only the first request after a load is cold.
+        self._load_s = None
+        return fields
 
     def _trial_record(
         self, trial: PlannedTrial, time_ns: int, fields: dict[str, Any], window: Window
     ) -> TrialRecord:
         summary = window.summary()
-        if self._load_s is not None and fields.get("latency_s") is not None:
-            fields["latency_cold_s"] = self._load_s + fields["latency_s"]
-            # Only the first request after a load is cold.
-            self._load_s = None
         verdict, reasons = judge(self._observed({**summary, **fields}, window, trial))
         return TrialRecord.model_validate(
             {
@@ -224,6 +190,7 @@ class Session:
                 "repetition": trial.repetition,
                 "prompt_index": trial.prompt_index,
                 "warmup": trial.warmup,
+                "cold": self._cold,
                 "prompt_sha256": sha256_text(trial.prompt),
                 "output_tokens_requested": trial.workload.output_tokens,
                 "verdict": verdict,
@@ -253,16 +220,6 @@ class Session:
             agent_cpu_percent=seen.get("agent_cpu_percent"),
         )
 
-    def _too_large(self, _pid: int) -> str | None:
-        cap = self._tools.max_backend_bytes
-        sample = self._tools.sampler.latest()
-        if cap is None or sample is None:
-            return None
-        held = sample.values.get("pss_bytes", sample.values.get("rss_bytes"))
-        if not isinstance(held, int) or held <= cap:
-            return None
-        return f"the backend held {held} bytes; runner.max_backend_bytes allows {cap}"
-
 
 def _resolved(options: Options) -> Options:
     """Give every backend the same number of threads where the campaign leaves it open."""
@@ -270,3 +227,7 @@ def _resolved(options: Options) -> Options:
         return options
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     return options.model_copy(update={"threads": cores})
+
+
+def _short(value: str | int | float | bool) -> str | int | float | bool:
+    return value[:MAX_ENGINE_TEXT] if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleetmark_agent import timing
 from fleetmark_protocol.messages import JobSpec, Workload
-from fleetmark_protocol.records import clip
+from fleetmark_protocol.records import MAX_TOKEN_IDS, clip
 
 OUTPUT_TEXT_CHARS = 2000
 
@@ -63,8 +63,12 @@ def sha256_ids(ids: list[int]) -> str | None:
     return sha256_text(",".join(map(str, ids))) if ids else None
 
 
-def measured_fields(answer: dict[str, Any]) -> dict[str, Any]:
+def measured_fields(answer: dict[str, Any], *, with_ids: bool = False) -> dict[str, Any]:
     """Turn a worker's answer into the fields of a trial record that come from the engine.
+
+    Args:
+        answer: what `worker` sends.
+        with_ids: keep token ids themselves beside their digests.
 
     Raises:
         ValueError: the times are not in order.
@@ -81,8 +85,21 @@ def measured_fields(answer: dict[str, Any]) -> dict[str, Any]:
         prompt_tokens_evaluated=evaluated,
         output_tokens=output_tokens,
     )
+    fields: dict[str, Any] = dict(measured.as_fields())
+    if completion.get("load_included"):
+        # The load cannot be told from the prefill by our clock: what was measured is a cold start.
+        fields["latency_cold_s"] = fields.pop("latency_s")
+        for name in ("ttft_s", "prefill_tps"):
+            fields.pop(name, None)
+    if with_ids:
+        for name, ids in (
+            ("prompt_ids", completion.get("prompt_ids", ())),
+            ("output_ids", answer["token_ids"]),
+        ):
+            if ids:
+                fields[name] = tuple(ids[:MAX_TOKEN_IDS])
     return {
-        **measured.as_fields(),
+        **fields,
         "prompt_tokens": completion.get("prompt_tokens"),
         "prompt_tokens_evaluated": evaluated,
         "prompt_ids_sha256": sha256_ids(list(completion.get("prompt_ids", ()))),
@@ -91,6 +108,7 @@ def measured_fields(answer: dict[str, Any]) -> dict[str, Any]:
         "output_ids_sha256": sha256_ids(answer["token_ids"]),
         "output_text": clip(answer["text"], OUTPUT_TEXT_CHARS),
         "stop_reason": completion.get("stop_reason"),
+        "engine_load_s": completion.get("engine_load_s"),
         "engine_prefill_s": completion.get("engine_prefill_s"),
         "engine_decode_s": completion.get("engine_decode_s"),
     }

@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fleetmark_agent.backends import registry
-from fleetmark_agent.backends.base import Backend, Completion, Token
-from fleetmark_protocol.errors import FleetmarkError, OutOfMemory
+from fleetmark_agent.backends.base import (
+    Backend,
+    Completion,
+    Prepares,
+    Token,
+    ran_out_of_memory,
+)
+from fleetmark_agent.backends.settings import EnginesSettings
+from fleetmark_protocol.errors import BackendError, FleetmarkError, OutOfMemory
 from fleetmark_protocol.messages import Options
 
 PR_SET_PDEATHSIG = 1
@@ -42,14 +49,16 @@ def _serve(name: str, commands: TextIO, answers: TextIO) -> int:
     for line in commands:
         command = json.loads(line)
         try:
-            backend = backend or registry.create(name)
+            if backend is None:
+                engines = EnginesSettings.model_validate(command.get("engines", {}))
+                backend = registry.create(name, engines)
             answer = _COMMANDS[command["do"]](backend, command)
         except MemoryError:
             answer = _failure(OutOfMemory("the engine could not get memory"))
         except FleetmarkError as error:
             answer = _failure(error)
         except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes an answer
-            answer = {"failure": {"code": "BACKEND", "message": f"{type(error).__name__}: {error}"}}
+            answer = _failure(_foreign(error))
         json.dump(answer, answers)
         answers.write("\n")
         answers.flush()
@@ -60,7 +69,13 @@ def _serve(name: str, commands: TextIO, answers: TextIO) -> int:
 
 def _load(backend: Backend, command: dict[str, Any]) -> Answer:
     report = backend.load(Path(command["model"]), Options.model_validate(command["options"]))
-    return asdict(report)
+    return {**asdict(report), "prepares": isinstance(backend, Prepares)}
+
+
+def _prepare(backend: Backend, command: dict[str, Any]) -> Answer:
+    if isinstance(backend, Prepares):
+        backend.prepare(command["prompt"], Options.model_validate(command["options"]))
+    return {}
 
 
 def _generate(backend: Backend, command: dict[str, Any]) -> Answer:
@@ -90,8 +105,14 @@ def _generate(backend: Backend, command: dict[str, Any]) -> Answer:
 
 _COMMANDS: dict[str, Callable[[Backend, dict[str, Any]], Answer]] = {
     "load": _load,
+    "prepare": _prepare,
     "generate": _generate,
 }
+
+
+def _foreign(error: Exception) -> BackendError:
+    said = f"{type(error).__name__}: {error}"
+    return OutOfMemory(said) if ran_out_of_memory(said) else BackendError(said)
 
 
 def _failure(error: FleetmarkError) -> Answer:

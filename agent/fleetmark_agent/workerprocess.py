@@ -14,12 +14,15 @@ from typing import Any
 
 import psutil
 
+from fleetmark_agent.backends.base import ran_out_of_memory
+from fleetmark_agent.oomkills import kernel_oom_kills
 from fleetmark_protocol.errors import (
     BackendCrashed,
     BackendError,
     BackendTimeout,
     Canceled,
     FleetmarkError,
+    ModelRejected,
     OutOfMemory,
     all_errors,
 )
@@ -27,6 +30,8 @@ from fleetmark_protocol.errors import (
 POLL_S = 1.0
 """How often the memory cap is looked at while an answer is waited for."""
 LOG_TAIL_BYTES = 600
+SAID_BYTES = 64 * 1024
+"""How much of what an engine printed during one command is searched for a lack of memory."""
 
 
 class WorkerProcess:
@@ -48,7 +53,8 @@ class WorkerProcess:
         """
         self._too_large = too_large
         self._log_file = log_file
-        self._oom_kills = _oom_kills()
+        self._log_start = 0
+        self._oom_kills = kernel_oom_kills()
         self._cancel_r, self._cancel_w = os.pipe()
         answers_r, answers_w = os.pipe()
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +67,9 @@ class WorkerProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=(answers_w,),
+                # A dying llama.cpp starts a debugger where there is one; it takes minutes on a
+                # small machine, and its words bury the engine's own.
+                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
                 # Its own group, so that a Ctrl-C at the agent leaves the ending to the agent.
                 start_new_session=True,
             )
@@ -77,6 +86,7 @@ class WorkerProcess:
             BackendError: the engine said no; the worker lives.
         """
         deadline_s = time.monotonic() + timeout_s
+        self._log_start = self._log_file.stat().st_size
         if self._process.stdin is None:
             raise BackendCrashed("the worker has no standard input")
         try:
@@ -87,7 +97,7 @@ class WorkerProcess:
         answer = json.loads(self._read_line(deadline_s, timeout_s, str(command["do"])))
         failure = answer.get("failure")
         if failure is not None:
-            raise _typed(failure)
+            raise _typed(failure, self._no_memory_line())
         return dict(answer)
 
     def alive(self) -> bool:
@@ -156,11 +166,22 @@ class WorkerProcess:
             self.kill()
             return BackendCrashed("the worker closed its answers and did not end")
         self.kill()
-        if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
+        if code == -signal.SIGKILL and kernel_oom_kills() > self._oom_kills:
             return OutOfMemory("the kernel killed the worker: the machine is out of memory")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        line = self._no_memory_line()
+        if line is not None:
+            return OutOfMemory(f"the worker died ({how}): {line}")
         tail = self._log_tail()
         return BackendCrashed(f"the worker died ({how})" + (f": {tail}" if tail else ""))
+
+    def _no_memory_line(self) -> str | None:
+        """Return what the engine printed during this command about memory it did not get."""
+        with self._log_file.open("rb") as log:
+            log.seek(self._log_start)
+            raw = log.read(SAID_BYTES)
+        lines = raw.decode("utf-8", "replace").splitlines()
+        return next((line.strip() for line in lines if ran_out_of_memory(line)), None)
 
     def _log_tail(self) -> str:
         raw = self._log_file.read_bytes()[-LOG_TAIL_BYTES:]
@@ -168,17 +189,12 @@ class WorkerProcess:
         return " | ".join(line for line in lines[-3:] if line)
 
 
-def _typed(failure: dict[str, Any]) -> FleetmarkError:
+def _typed(failure: dict[str, Any], no_memory_line: str | None) -> FleetmarkError:
     kind = all_errors().get(str(failure.get("code")), BackendError)
     if not issubclass(kind, BackendError):
         kind = BackendError
-    return kind(str(failure.get("message", "no reason given")), hint=failure.get("hint"))
-
-
-def _oom_kills() -> int:
-    """Return how many processes the kernel has killed for memory since boot; 0 if unknown."""
-    with contextlib.suppress(OSError), Path("/proc/vmstat").open(encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
+    message = str(failure.get("message", "no reason given"))
+    # Bindings that only say "failed" leave the reason to what their engine printed.
+    if no_memory_line is not None and kind in (BackendError, ModelRejected):
+        return OutOfMemory(f"{message} ({no_memory_line})")
+    return kind(message, hint=failure.get("hint"))

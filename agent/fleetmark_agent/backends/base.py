@@ -1,11 +1,12 @@
 """The role of an inference engine, and what goes in and out of it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from fleetmark_protocol.errors import BackendError, ModelRejected, PromptTooLong
+from fleetmark_protocol.errors import BackendError, ModelRejected, OutOfMemory, PromptTooLong
 from fleetmark_protocol.messages import Options
 
 
@@ -17,12 +18,14 @@ class Availability:
         version: of the engine or its binding; None when not available.
         reason: why it is not available.
         hint: the command that would make it so.
+        features: what the engine was built with (AVX2, NEON, BLAS...), where that is cheap to know.
     """
 
     available: bool
     version: str | None = None
     reason: str | None = None
     hint: str | None = None
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,11 @@ class Completion:
         output_tokens: the engine's or its tokenizer's count.
         stop_reason: `length` (as many as asked), `eos` (the model ended), `stop`.
         prompt_ids: token ids of the prompt, where the engine gives them.
+        engine_load_s: model load by the engine's own clock, where it tells one for this request.
         engine_prefill_s: by the engine's own clock, where it tells.
         engine_decode_s: by the engine's own clock, where it tells.
+        load_included: whether the model was loaded within this request (a program that is started
+            for one prompt), so that its latency and TTFT are those of a cold start.
     """
 
     prompt_tokens: int
@@ -61,8 +67,10 @@ class Completion:
     output_tokens: int
     stop_reason: str
     prompt_ids: tuple[int, ...] = ()
+    engine_load_s: float | None = None
     engine_prefill_s: float | None = None
     engine_decode_s: float | None = None
+    load_included: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,26 +78,52 @@ class LoadReport:
     """What a load took and made, apart from any request.
 
     Attributes:
-        load_s: seconds until ready to take a prompt.
+        load_s: seconds until ready to take a prompt; None for a program that is started, and loads
+            the model, within each request.
         version: of the engine that loaded it.
         details: what else is worth keeping (context size granted, threads used).
+        service_port: loopback TCP port of an engine that runs outside of this process's tree;
+            telemetry follows the process that listens there.
     """
 
-    load_s: float
+    load_s: float | None
     version: str | None = None
     details: dict[str, str | int | float | bool] = field(default_factory=dict)
+    service_port: int | None = None
+
+
+COMMON_OPTIONS = frozenset(
+    {"threads", "context_tokens", "batch_tokens", "temperature", "seed", "ignore_eos", "start"}
+)
+"""What a backend takes unless it says otherwise."""
 
 
 class Backend(Protocol):
-    """An engine. Used by one thread, in a worker process of its own."""
+    """An engine. Used by one thread, in a worker process of its own.
+
+    Its class is called with an `EnginesSettings`: what the device's owner set for engines.
+
+    Attributes:
+        name: as it is registered.
+        formats: kinds of model files it reads (see `models.facts`), the one it likes best first;
+            `remote` where a model may be one that the engine's own server has.
+        takes: names of the `Options` it honours; a job that sets another one is rejected, for
+            its row would claim what was not done.
+    """
 
     name: str
+    formats: tuple[str, ...]
+    takes: frozenset[str]
 
     def probe(self) -> Availability:
         """Say whether the engine can be used; cheap, no side effects, no heavy import."""
 
     def load(self, model: Path, options: Options) -> LoadReport:
-        """Load a model file; a second load replaces the first.
+        """Load a model; a second load replaces the first.
+
+        Args:
+            model: the file or directory; for a model of an engine's own server, its name.
+            options: of the job; with `start` cold nothing of an earlier load may be left to use.
 
         Raises:
             BackendUnavailable: the engine is not installed.
@@ -104,11 +138,47 @@ class Backend(Protocol):
 
         Raises:
             PromptTooLong: prompt and output do not fit in the context.
-            BackendError: anything else the engine says.
+            BackendCrashed, OutOfMemory: the engine is gone and must be loaded again.
+            BackendError: anything else the engine says; the next request may work.
         """
 
     def close(self) -> None:
         """Free the model; may be called twice."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """What a backend adds that has something to do before a request, outside of its time."""
+
+    def prepare(self, prompt: str, options: Options) -> None:
+        """Make the engine forget what it could find again of this prompt.
+
+        Raises:
+            BackendError: see `Backend.generate`.
+        """
+
+
+@runtime_checkable
+class ChoosesFormats(Protocol):
+    """What a backend adds whose model files depend on a job's options."""
+
+    def formats_for(self, options: Options) -> tuple[str, ...]:
+        """Return what `formats` is for a job with these options.
+
+        Raises:
+            OptionNotTaken: they do not say.
+        """
+
+
+def formats_of(backend: Backend, options: Options) -> tuple[str, ...]:
+    """Return the kinds of model files that a backend reads in a job with these options.
+
+    Raises:
+        OptionNotTaken: an option that decides it is missing or wrong.
+    """
+    if isinstance(backend, ChoosesFormats):
+        return backend.formats_for(options)
+    return backend.formats
 
 
 def check_length(prompt_tokens: int, output_tokens: int, context_tokens: int) -> None:
@@ -127,13 +197,32 @@ def check_length(prompt_tokens: int, output_tokens: int, context_tokens: int) ->
         )
 
 
-def load_failed(model: Path, error: Exception) -> ModelRejected:
-    """Return what to raise where an engine says that a load failed, but not why.
+def load_failed(model: Path, error: Exception, said: str = "") -> BackendError:
+    """Return what to raise where an engine says that a load failed.
 
-    llama.cpp gives its bindings the same answer for a file it cannot read and for memory it cannot
-    get, so neither may be claimed.
+    Args:
+        model: what was loaded.
+        error: what was raised.
+        said: what the engine printed meanwhile; llama.cpp gives its bindings the same answer for
+            a file it cannot read and for memory it cannot get, but prints which.
     """
+    reason = f"{error} ({said})" if said else str(error)
+    if ran_out_of_memory(reason):
+        return OutOfMemory(f"no memory to load {model.name}: {reason}")
     return ModelRejected(
-        f"llama.cpp cannot load {model.name}: {error}",
+        f"cannot load {model.name}: {reason}",
         hint="the file is damaged or of a kind this version does not know, or memory ran out",
     )
+
+
+_NO_MEMORY = re.compile(
+    r"(unable|failed) to (re)?allocate|can(no|')t allocate|bad_alloc|out of memory|MemoryError"
+    r"|(not enough|insufficient) memory|alloc\w* .{0,40}failed|requires more system memory"
+    r"|GGML_ASSERT.*(mem_buffer != NULL|: data\b)",
+    re.IGNORECASE,
+)
+
+
+def ran_out_of_memory(said: str) -> bool:
+    """Whether what an engine said means that it could not get memory; pure."""
+    return _NO_MEMORY.search(said) is not None

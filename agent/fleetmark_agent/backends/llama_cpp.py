@@ -3,11 +3,14 @@
 import codecs
 import ctypes
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fleetmark_agent.backends.base import (
+    COMMON_OPTIONS,
     Availability,
     Completion,
     LoadReport,
@@ -16,22 +19,33 @@ from fleetmark_agent.backends.base import (
     load_failed,
 )
 from fleetmark_agent.backends.packages import probe_package
+from fleetmark_agent.backends.settings import EnginesSettings
 from fleetmark_protocol.errors import BackendError
 from fleetmark_protocol.messages import Options
+
+LOG_LEVEL_ERROR = 4
+SAID_LINES = 4
 
 
 class LlamaCpp:
     """Tokens come one by one from llama.cpp's own sampler chain, so counts and times are exact."""
 
     name = "llama_cpp"
+    formats = ("gguf",)
+    takes = COMMON_OPTIONS
 
-    def __init__(self) -> None:
+    def __init__(self, _engines: EnginesSettings) -> None:
         self._llama: Any = None
         self._end_tokens: list[int] = []
 
     def probe(self) -> Availability:
         """See `Backend.probe`."""
-        return probe_package("llama-cpp-python", "llama_cpp", "llama-cpp")
+        return probe_package(
+            "llama-cpp-python",
+            "llama_cpp",
+            "llama-cpp",
+            features_code="print(llama_cpp.llama_print_system_info().decode())",
+        )
 
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""
@@ -40,27 +54,23 @@ class LlamaCpp:
 
         started_s = time.perf_counter()
         extra = {} if options.batch_tokens is None else {"n_batch": options.batch_tokens}
-        try:
-            self._llama = llama_cpp.Llama(
-                model_path=str(model),
-                n_ctx=options.context_tokens,
-                n_threads=options.threads,
-                n_threads_batch=options.threads,
-                n_gpu_layers=0,
-                seed=options.seed,
-                no_perf=False,
-                verbose=False,
-                **extra,
-            )
-        except (ValueError, AssertionError) as error:
-            raise load_failed(model, error) from error
+        with overheard() as said:
+            try:
+                self._llama = llama_cpp.Llama(
+                    model_path=str(model),
+                    n_ctx=options.context_tokens,
+                    n_threads=options.threads,
+                    n_threads_batch=options.threads,
+                    n_gpu_layers=0,
+                    seed=options.seed,
+                    no_perf=False,
+                    verbose=False,
+                    **extra,
+                )
+            except (ValueError, AssertionError) as error:
+                raise load_failed(model, error, " | ".join(said)) from error
         load_s = time.perf_counter() - started_s
-        vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
-        self._end_tokens = [
-            token
-            for token in range(self._llama.n_vocab())
-            if llama_cpp.llama_vocab_is_eog(vocab, token)
-        ]
+        self._end_tokens = end_tokens_of(self._llama)
         return LoadReport(
             load_s,
             version=llama_cpp.__version__,
@@ -85,7 +95,7 @@ class LlamaCpp:
         # From position 0: nothing of an earlier prompt may be reused.
         llama.reset()
         llama_cpp.llama_perf_context_reset(llama.ctx)
-        sampler = _make_sampler(llama, options, self._end_tokens)
+        sampler = make_sampler(llama, options, self._end_tokens)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         made = 0
         stop_reason = "length"
@@ -124,7 +134,35 @@ class LlamaCpp:
             self._llama = None
 
 
-def _make_sampler(llama: Any, options: Options, end_tokens: list[int]) -> Any:
+@contextmanager
+def overheard() -> Iterator[deque[str]]:
+    """Collect the last errors that llama.cpp logs: its binding tells no reason for a failure."""
+    import llama_cpp
+    from llama_cpp._logger import llama_log_callback
+
+    said: deque[str] = deque(maxlen=SAID_LINES)
+
+    def collect(level: int, text: bytes, _user_data: object) -> None:
+        if level == LOG_LEVEL_ERROR and (line := text.decode("utf-8", "replace").strip()):
+            said.append(line)
+
+    callback = llama_cpp.llama_log_callback(collect)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    try:
+        yield said
+    finally:
+        llama_cpp.llama_log_set(llama_log_callback, ctypes.c_void_p(0))
+
+
+def end_tokens_of(llama: Any) -> list[int]:
+    """Return the tokens that end an answer of a loaded model."""
+    import llama_cpp
+
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    return [token for token in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocab, token)]
+
+
+def make_sampler(llama: Any, options: Options, end_tokens: list[int]) -> Any:
     """Return a native chain: end tokens banned if asked, then greedy or temperature."""
     import llama_cpp
 

@@ -194,10 +194,13 @@ def _backends(settings: "AgentSettings") -> Iterator[Finding]:
             yield Finding(
                 "warn", f"runner.allow_backends: no backend {name!r}{suggestion(name, known)}"
             )
-    found = registry.probe(allowed)
+    found = registry.probe(allowed, settings.engines)
     for backend in found:
         if backend.available:
-            yield Finding("ok", f"backend {backend.name} {backend.version or ''}".rstrip())
+            built_with = f" ({', '.join(backend.features)})" if backend.features else ""
+            yield Finding(
+                "ok", f"backend {backend.name} {backend.version or ''}".rstrip() + built_with
+            )
         else:
             yield Finding("warn", f"backend {backend.name}: {backend.reason}", backend.hint)
     if any(backend.available for backend in found):
