@@ -26,7 +26,16 @@ def start(directory: Path) -> subprocess.Popen[str]:
         "FLEETMARK_RUNNER__LOCK_FILE": str(directory.with_suffix(".lock")),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "fleetmark_collector", "demo", "--dir", str(directory)],
+        [
+            sys.executable,
+            "-m",
+            "fleetmark_collector",
+            "demo",
+            "--dir",
+            str(directory),
+            "--backends",
+            ",".join(backends_here()),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

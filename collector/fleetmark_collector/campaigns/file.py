@@ -1,5 +1,6 @@
 """Reads a campaign file and tells everything that is wrong with it at once, with its place."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,13 +10,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fleetmark_collector.campaigns.schema import (
-    MAX_NAME_CHARACTERS,
-    QUANTIZATION_PATTERN,
-    CampaignFile,
-    ModelEntry,
-    Targets,
-)
+from fleetmark_collector.campaigns.matrix import QUANTIZATION_PATTERN, ModelEntry
+from fleetmark_collector.campaigns.schema import MAX_NAME_CHARACTERS, CampaignFile, Targets
 from fleetmark_collector.campaigns.yaml_source import Loc, Problem, Source, path_text, read_yaml
 from fleetmark_protocol.ids import NAME_PATTERN, SHA256_PATTERN
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts, Workload
@@ -33,19 +29,26 @@ _IN_WORDS = {
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One entry of `matrix.backend`, with what the matrix gives to all filled in."""
+
+    backend: str
+    models: tuple[ModelEntry, ...]
+    quantizations: tuple[str | None, ...]
+    """None stands for the model file as it is."""
+    options: Mapping[str, tuple[Scalar, ...]]
+    """Only options that the file gives."""
+    workloads: tuple[Workload, ...]
+
+
+@dataclass(frozen=True)
 class Campaign:
     """What a campaign file says, checked and with its prompts read."""
 
     name: str
     description: str
     targets: Targets
-    backends: tuple[str, ...]
-    models: tuple[ModelEntry, ...]
-    quantizations: tuple[str | None, ...]
-    """`(None,)` where the model files are used as they are."""
-    options: Mapping[str, tuple[Scalar, ...]]
-    """Only options that the file gives."""
-    workloads: tuple[Workload, ...]
+    choices: tuple[Choice, ...]
     timeouts: Timeouts
     campaign_s: float
     quiet_gate: QuietGate
@@ -78,10 +81,11 @@ def load_campaign(file: Path) -> Campaign:
         problems = [one for one in problems if one.loc not in told]
         raise source.error([*source.problems, *problems]) from error
     workloads = tuple(entry.to_wire(file.parent) for entry in shape.workloads)
-    problems = [*source.problems, *_across(shape, workloads)]
+    choices = tuple(_choices(shape, workloads))
+    problems = [*source.problems, *_across(source, shape, choices)]
     if problems:
         raise source.error(problems)
-    return _campaign(shape, workloads, source)
+    return _campaign(shape, choices, source)
 
 
 def campaign_json_schema() -> dict[str, Any]:
@@ -92,17 +96,13 @@ def campaign_json_schema() -> dict[str, Any]:
     }
 
 
-def _campaign(shape: CampaignFile, workloads: tuple[Workload, ...], source: Source) -> Campaign:
+def _campaign(shape: CampaignFile, choices: tuple[Choice, ...], source: Source) -> Campaign:
     timeouts = shape.timeouts.model_dump()
     return Campaign(
         name=shape.name,
         description=shape.description,
         targets=shape.targets,
-        backends=shape.matrix.backend,
-        models=shape.matrix.model,
-        quantizations=shape.matrix.quantization or (None,),
-        options=shape.matrix.options.model_dump(exclude_unset=True),
-        workloads=workloads,
+        choices=choices,
         campaign_s=timeouts.pop("campaign_s"),
         timeouts=Timeouts(**timeouts),
         quiet_gate=QuietGate(**shape.quiet_gate.model_dump()),
@@ -115,20 +115,28 @@ def _campaign(shape: CampaignFile, workloads: tuple[Workload, ...], source: Sour
     )
 
 
-def _across(shape: CampaignFile, workloads: tuple[Workload, ...]) -> Iterator[Problem]:
+def _choices(shape: CampaignFile, workloads: tuple[Workload, ...]) -> Iterator[Choice]:
+    matrix = shape.matrix
+    for entry in matrix.backend:
+        own = entry.options.model_dump(exclude_unset=True)
+        yield Choice(
+            backend=entry.name,
+            models=tuple(m for m in matrix.model if not entry.model or m.name in entry.model),
+            quantizations=entry.quantization or matrix.quantization or (None,),
+            options={**matrix.options.model_dump(exclude_unset=True), **own},
+            workloads=tuple(w for w in workloads if not entry.workload or w.name in entry.workload),
+        )
+
+
+def _across(source: Source, shape: CampaignFile, choices: tuple[Choice, ...]) -> Iterator[Problem]:
     """Find what is wrong between keys that are each right."""
-    for index, model in enumerate(shape.matrix.model):
-        for quantization in shape.matrix.quantization or (None,):
-            if model.spec(quantization) is None:
-                have = ", ".join(model.files)
-                yield Problem(
-                    ("matrix", "model", index),
-                    f"{model.name} has files for {have} only, and no `ref` to derive from"
-                    if quantization
-                    else f"{model.name} has no `ref`: say which of its `files` to use with "
-                    f"matrix.quantization (known: {have})",
-                )
-    size = sum(len(prompt.encode()) for one in workloads for prompt in one.prompts)
+    yield from _unknown_names(source, shape)
+    yield from _no_file(source, shape, choices)
+    yield from _twice(source, choices)
+    size = max(
+        (sum(len(p.encode()) for w in choice.workloads for p in w.prompts) for choice in choices),
+        default=0,
+    )
     if size + SPEC_BYTES > MAX_PAYLOAD_BYTES:
         yield Problem(
             ("workloads",),
@@ -137,22 +145,81 @@ def _across(shape: CampaignFile, workloads: tuple[Workload, ...]) -> Iterator[Pr
         )
 
 
+def _unknown_names(source: Source, shape: CampaignFile) -> Iterator[Problem]:
+    there = {
+        "model": [model.name for model in shape.matrix.model],
+        "workload": [workload.name for workload in shape.workloads],
+    }
+    for index, entry in enumerate(shape.matrix.backend):
+        for key, known in there.items():
+            for position, name in enumerate(getattr(entry, key)):
+                if name not in known:
+                    loc = ("matrix", "backend", index, key, position)
+                    yield Problem(
+                        source.place(loc),
+                        f"no {key} {name!r} in this file{suggestion(name, known)}",
+                    )
+
+
+def _no_file(source: Source, shape: CampaignFile, choices: tuple[Choice, ...]) -> Iterator[Problem]:
+    wanted = {
+        (model.name, quantization)
+        for choice in choices
+        for model in choice.models
+        for quantization in choice.quantizations
+    }
+    for index, model in enumerate(shape.matrix.model):
+        for quantization in dict.fromkeys(q for choice in choices for q in choice.quantizations):
+            if (model.name, quantization) in wanted and model.spec(quantization) is None:
+                have = ", ".join(model.files)
+                yield Problem(
+                    source.place(("matrix", "model", index)),
+                    f"{model.name} has files for {have} only, and no `ref` to derive from"
+                    if quantization
+                    else f"{model.name} has no `ref`: say which of its `files` to use with "
+                    f"matrix.quantization (known: {have})",
+                )
+
+
+def _twice(source: Source, choices: tuple[Choice, ...]) -> Iterator[Problem]:
+    """Find entries of one engine that make the same cell: it would be measured as two."""
+    seen: dict[tuple[object, ...], int] = {}
+    for index, choice in enumerate(choices):
+        mine = {
+            (choice.backend, model.name, quantization, _options(choice, values))
+            for model in choice.models
+            for quantization in choice.quantizations
+            for values in itertools.product(*choice.options.values())
+        }
+        first = min((seen[cell] for cell in mine if cell in seen), default=None)
+        if first is not None:
+            yield Problem(
+                source.place(("matrix", "backend", index)),
+                f"makes cells that matrix.backend[{first}] makes as well: give one of them other "
+                "options, models or quantizations",
+            )
+        seen |= dict.fromkeys(mine, index)
+
+
+def _options(choice: Choice, values: tuple[Scalar, ...]) -> tuple[tuple[str, Scalar], ...]:
+    return tuple(sorted(zip(choice.options, values, strict=True)))
+
+
 def _problem(source: Source, detail: ErrorDetails) -> Problem:
     """Say in the file's own terms what pydantic found."""
     kind, text = detail["type"], detail["msg"].removeprefix("Value error, ")
     loc: Loc = tuple(detail["loc"])
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return Problem(loc, f"unknown key{_did_you_mean(loc)}", at_key=True)
+        return Problem(source.place(loc), f"unknown key{_did_you_mean(loc)}", at_key=True)
     if kind == "missing":
-        return Problem(loc, "missing")
+        return Problem((*source.place(loc[:-1]), loc[-1]), "missing")
     if kind == "campaign":
+        loc = source.place(loc)
         return Problem((*loc, context["key"]) if context["key"] else loc, text)
     if loc and loc[-1] == "[key]":
         loc = loc[:-1]
-    # A single value that stands for a list of one has no position in a list.
-    while loc and isinstance(loc[-1], int) and loc not in source.values:
-        loc = loc[:-1]
+    loc = source.place(loc)
     if kind == "string_pattern_mismatch":
         text = f"should be {_IN_WORDS.get(context['pattern'], context['pattern'])}"
     elif kind == "string_too_long" and loc == ("name",):
@@ -173,11 +240,10 @@ def _did_you_mean(loc: Loc) -> str:
     """Return a hint: the key's right place if it has one elsewhere, else the nearest key here."""
     word = str(loc[-1])
     keys = _all_keys()
-    parents = {
-        path_text(tuple(step for step in place[:-1] if step != "*"))
-        for place in keys
-        if place[-1] == word
-    }
+    places = {tuple(step for step in place if step != "*") for place in keys if place[-1] == word}
+    # What an engine may have of its own is first of all a key of the whole matrix.
+    fewest = min(map(len, places), default=0)
+    parents = {path_text(place[:-1]) for place in places if len(place) == fewest}
     if 0 < len(parents) <= 2:
         named = " or ".join(f"under `{one}`" if one else "at the top" for one in sorted(parents))
         return f" (it belongs {named})"

@@ -25,6 +25,12 @@ class Cell:
     backend: str
     model: ModelSpec
     labels: dict[str, Scalar]
+    workloads: tuple[Workload, ...] = ()
+
+    @property
+    def trials(self) -> int:
+        """Trials that a job makes of it, warm-ups included."""
+        return count_trials(self.workloads)
 
     def __str__(self) -> str:
         options = " ".join(f"{name}={value}" for name, value in self.labels.items())
@@ -49,7 +55,8 @@ class PlannedJob:
     @property
     def cell(self) -> Cell:
         """What the job measures."""
-        return Cell(self.spec.backend, self.spec.model, dict(self.spec.labels))
+        spec = self.spec
+        return Cell(spec.backend, spec.model, dict(spec.labels), spec.workloads)
 
 
 @dataclass(frozen=True)
@@ -109,12 +116,16 @@ def count_trials(workloads: Sequence[Workload]) -> int:
 def make_cells(campaign: Campaign) -> list[Cell]:
     """Return the combinations of the matrix in the order that the file lists them."""
     return [
-        Cell(backend, spec, dict(zip(campaign.options, values, strict=True)))
-        for backend, model, quantization in itertools.product(
-            campaign.backends, campaign.models, campaign.quantizations
+        Cell(
+            choice.backend,
+            spec,
+            dict(zip(choice.options, values, strict=True)),
+            choice.workloads,
         )
+        for choice in campaign.choices
+        for model, quantization in itertools.product(choice.models, choice.quantizations)
         if (spec := model.spec(quantization)) is not None
-        for values in itertools.product(*campaign.options.values())
+        for values in itertools.product(*choice.options.values())
     ]
 
 
@@ -135,7 +146,7 @@ def make_plan(campaign: Campaign, campaign_id: str, devices: Sequence[KnownDevic
     numbers: Counter[str] = Counter()  # by id: two fleets may have devices of the same id
     for device in chosen:
         for cell in _ordered(campaign, device):
-            missing = _missing_backend(cell.backend, device.inventory)
+            missing = _cannot_run(cell, device.inventory)
             if missing is not None and campaign.unavailable == "skip":
                 left_out.append(LeftOut(device.fleet, device.device, cell, missing))
                 continue
@@ -148,8 +159,7 @@ def make_plan(campaign: Campaign, campaign_id: str, devices: Sequence[KnownDevic
                 problems.append(f"{campaign.file}: {cell} for {device.device}: {text}")
                 continue
             refusal = missing or _refused_source(cell.model, device.inventory)
-            trials = count_trials(campaign.workloads)
-            jobs.append(PlannedJob(device.fleet, device.device, spec, trials, refusal))
+            jobs.append(PlannedJob(device.fleet, device.device, spec, cell.trials, refusal))
     if chosen and not jobs and not problems:
         reasons = "; ".join(sorted({f"{one.device}: {one.reason}" for one in left_out}))
         problems.append(f"{campaign.file}: nothing left to run: {reasons}")
@@ -197,14 +207,13 @@ def _notes(campaign: Campaign, chosen: Sequence[KnownDevice]) -> Iterator[str]:
             yield f"{device.device} is offline: its jobs wait until it is back"
         if device.inventory is None:
             yield f"{device.device} has not said what it has: whether it can run this is unknown"
-    for model in campaign.models:
-        for quantization in campaign.quantizations:
-            spec = model.spec(quantization)
-            if spec is not None and spec.sha256 is None and not spec.ref.startswith("path:"):
-                yield (
-                    f"{spec.ref} has no sha256: devices may refuse to download it (their owner "
-                    "decides), and nothing proves that all measure the same file"
-                )
+    bare = (cell.model.ref for cell in make_cells(campaign) if cell.model.sha256 is None)
+    for ref in dict.fromkeys(bare):
+        if not ref.startswith("path:"):
+            yield (
+                f"{ref} has no sha256: devices may refuse to download it (their owner "
+                "decides), and nothing proves that all measure the same file"
+            )
 
 
 def _ordered(campaign: Campaign, device: KnownDevice) -> list[Cell]:
@@ -226,7 +235,7 @@ def _spec(campaign: Campaign, campaign_id: str, job_id: str, cell: Cell) -> JobS
         model=cell.model,
         options=Options.model_validate(cell.labels),
         labels=cell.labels,
-        workloads=campaign.workloads,
+        workloads=cell.workloads,
         timeouts=campaign.timeouts,
         quiet_gate=campaign.quiet_gate,
         resume=campaign.resume,
@@ -235,20 +244,45 @@ def _spec(campaign: Campaign, campaign_id: str, job_id: str, cell: Cell) -> JobS
     return spec
 
 
-def _missing_backend(backend: str, inventory: Inventory | None) -> str | None:
-    """Return why the device cannot use a backend, or None if it can or nothing is known."""
+def _cannot_run(cell: Cell, inventory: Inventory | None) -> str | None:
+    """Return why the device cannot run a cell's engine so, or None if it can or nobody knows."""
     if inventory is None:
         return None
+    inner = cell.labels.get("inner_backend")
+    for name in (cell.backend, inner):
+        missing = _missing_backend(name, inventory) if isinstance(name, str) else None
+        if missing is not None:
+            return missing
+    return _option_not_taken(cell, inventory)
+
+
+def _missing_backend(backend: str, inventory: Inventory) -> str | None:
     info = next((one for one in inventory.backends if one.name == backend), None)
     if info is None:
         have = [one.name for one in inventory.backends]
         return f"backend {backend!r} is not known there{suggestion(backend, have)}"
     if not info.available:
-        return f"backend {backend!r} is not available there: {info.reason or 'no reason given'}"
+        hint = f" ({info.hint})" if info.hint else ""
+        reason = info.reason or "no reason given"
+        return f"backend {backend!r} is not available there: {reason}{hint}"
     allowed = inventory.allowed_backends
     if allowed and "*" not in allowed and backend not in allowed:
         return f"backend {backend!r} is not allowed by the device's owner"
     return None
+
+
+def _option_not_taken(cell: Cell, inventory: Inventory) -> str | None:
+    """Say which options the engine would not honour; agents that do not tell are not judged."""
+    takes = next((one.takes for one in inventory.backends if one.name == cell.backend), ())
+    default = Options().model_dump()
+    refused = [
+        name
+        for name, value in cell.labels.items()
+        if name not in takes and value is not None and value != default.get(name)
+    ]
+    if not takes or not refused:
+        return None
+    return f"backend {cell.backend!r} does not take {', '.join(refused)} there"
 
 
 def _refused_source(model: ModelSpec, inventory: Inventory | None) -> str | None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     StringConstraints,
     ValidationError,
@@ -13,32 +12,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fleetmark_collector.campaigns.matrix import Matrix
 from fleetmark_collector.campaigns.prompts import read_prompts
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part, twin
 from fleetmark_protocol.codec import describe
 from fleetmark_protocol.errors import ConfigError
-from fleetmark_protocol.ids import Name, Sha256
-from fleetmark_protocol.messages import ModelSpec, Options, QuietGate, Timeouts, Workload
+from fleetmark_protocol.ids import Name
+from fleetmark_protocol.messages import QuietGate, Timeouts, Workload
 
 MAX_NAME_CHARACTERS = 63 - len("-20260101-000000")
 """A campaign's id is its name with the time after it, and is a name itself."""
 DEFAULT_CAMPAIGN_S = 86_400.0
-QUANTIZATION_PATTERN = r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$"
-REF_SCHEMES = ("path:", "https://", "hf://", "pypi://")
 
-
-def _check_ref(ref: str) -> str:
-    if not ref.startswith(REF_SCHEMES):
-        raise ValueError(
-            f"not a model reference: {ref[:80]!r} (use path:NAME for a file in the device's model "
-            "store, https://..., hf://owner/repo/file or pypi://package==version/member)"
-        )
-    return ref
-
-
-Ref = Annotated[str, ModelSpec.model_fields["ref"], AfterValidator(_check_ref)]
 CampaignName = Annotated[Name, StringConstraints(max_length=MAX_NAME_CHARACTERS)]
-Quantization = Annotated[str, StringConstraints(pattern=QUANTIZATION_PATTERN, max_length=32)]
 
 
 class Targets(Part):
@@ -60,76 +46,13 @@ class Targets(Part):
         return self
 
 
-class FileEntry(Part):
-    """A model file that holds one quantization ready made."""
-
-    ref: Ref = Field(description="Where devices find the file.")
-    sha256: Sha256 | None = Field(default=None, description="Digest of the file.")
-
-
-class ModelEntry(Part):
-    """A model: one file, used as it is or to derive quantizations from, or ready-made files."""
-
-    name: Name = Field(description="What reports call it.")
-    ref: Ref | None = Field(
-        default=None,
-        description="Where devices find the file: path:NAME (in their model store), https://..., "
-        "hf://owner/repo/file or pypi://package==version/member.",
-    )
-    sha256: Sha256 | None = Field(
-        default=None,
-        description="Digest of that file. Devices refuse to download a file without one, unless "
-        "their owner allows it.",
-    )
-    files: dict[Quantization, FileEntry] = Field(
-        default_factory=dict,
-        description="Ready-made files by quantization; a quantization that is not here is derived "
-        "from `ref` on the device.",
-    )
-
-    @model_validator(mode="after")
-    def _somewhere(self) -> "ModelEntry":
-        if self.ref is None and not self.files:
-            raise ValueError("has neither `ref` nor `files`: say where the model comes from")
-        if self.ref is None and self.sha256 is not None:
-            raise ValueError("`sha256` goes with `ref`; those of `files` stand beside each file")
-        return self
-
-    def spec(self, quantization: str | None) -> ModelSpec | None:
-        """Return what a job asks for, or None where no file can give this quantization."""
-        ready = self.files.get(quantization) if quantization is not None else None
-        if ready is not None:
-            ref, sha256 = ready.ref, ready.sha256
-        elif self.ref is not None:
-            ref, sha256 = self.ref, self.sha256
-        else:
-            return None
-        return ModelSpec(name=self.name, ref=ref, sha256=sha256, quantization=quantization)
-
-
 if TYPE_CHECKING:
     # To a type checker, which cannot follow `twin`, they are just mappings of the file.
-    class OptionsEntry(Part): ...  # noqa: D101
-
     class TimeoutsEntry(Part): ...  # noqa: D101
 
     class QuietGateEntry(Part): ...  # noqa: D101
 
 else:
-    OptionsEntry = twin(
-        Options,
-        "Options",
-        "Engine options; a list makes one cell of each value.",
-        {
-            "threads": "Threads the engine computes with; left out, the engine's own choice.",
-            "context_tokens": "Size of the context: prompt and output together.",
-            "batch_tokens": "Prompt tokens evaluated at once; left out, the engine's own choice.",
-            "temperature": "Randomness of sampling; at 0 the likeliest token is taken.",
-            "seed": "Seed of the engine's sampling.",
-            "ignore_eos": "Generate all tokens asked for, so that every engine does equal work.",
-        },
-        matrix=True,
-    )
     TimeoutsEntry = twin(
         Timeouts,
         "Timeouts",
@@ -159,23 +82,6 @@ else:
             "temperature_c_max": "Highest temperature in °C; left out, it is not looked at.",
             "timeout_s": "How long to wait for quiet; past it, trials are SUSPECT.",
         },
-    )
-
-
-class Matrix(Part):
-    """What is compared: each backend with each model, quantization and set of options."""
-
-    backend: Annotated[tuple[Name, ...], OneOrMany()] = Field(
-        description="Engines, such as xllamacpp or llama_cpp."
-    )
-    model: Annotated[tuple[ModelEntry, ...], OneOrMany()] = Field(description="Models.")
-    quantization: Annotated[tuple[Quantization, ...], OneOrMany()] = Field(
-        default=(),
-        description="Such as Q8_0 or Q4_0; left out, model files are used as they are.",
-    )
-    options: OptionsEntry = Field(
-        default_factory=OptionsEntry,
-        description="Engine options; a list makes one cell of each value.",
     )
 
 

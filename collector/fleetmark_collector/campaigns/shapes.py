@@ -1,6 +1,7 @@
 """Shapes that keys of a campaign file share: closed mappings, one-or-many, twins of the wire."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import (
@@ -23,15 +24,23 @@ class Part(BaseModel):
     model_config = _CLOSED
 
 
+@dataclass(frozen=True)
 class OneOrMany:
-    """Marks a tuple that may be written as one value, or as a list of different ones."""
+    """Marks a tuple that may be written as one value, or as a list of different ones.
+
+    Attributes:
+        by_name: whether two mappings of one `name` count as the same.
+    """
+
+    by_name: bool = True
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Wrap one value, and look at many."""
         several = core_schema.no_info_before_validator_function(_as_tuple, handler(source))
-        return core_schema.no_info_after_validator_function(_different, several)
+        different = _different_names if self.by_name else _different
+        return core_schema.no_info_after_validator_function(different, several)
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -45,14 +54,43 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
+def _different_names(values: tuple[object, ...]) -> tuple[object, ...]:
+    _different(tuple(_name(value) for value in values))
+    return values
+
+
 def _different(values: tuple[object, ...]) -> tuple[object, ...]:
     if not values:
         raise ValueError("empty list: name at least one")
-    names = [getattr(value, "name", value) for value in values]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise ValueError(f"given twice: {name!r}")
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"given twice: {_name(value)!r}")
     return values
+
+
+def _name(value: object) -> object:
+    return getattr(value, "name", value)
+
+
+class NameAlone:
+    """Marks a mapping that may be written as just its `name`."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Make a mapping of a text."""
+        return core_schema.no_info_before_validator_function(_as_mapping, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Tell editors both ways of writing it."""
+        mapping = handler(schema)
+        return {"anyOf": [handler.resolve_ref_schema(mapping)["properties"]["name"], mapping]}
+
+
+def _as_mapping(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
 
 
 def twin(

@@ -77,6 +77,20 @@ class Source:
                 return found
         return (1, 1)
 
+    def place(self, loc: Loc) -> Loc:
+        """Return a validator's path as the file has it, or its part that is there.
+
+        A single value that stands for a list of one has no position in a list, and a text that
+        stands for a mapping has no keys.
+        """
+        found: Loc = ()
+        for step in loc:
+            if (*found, step) in self.values:
+                found = (*found, step)
+            elif isinstance(step, str):
+                break
+        return found
+
     def error(self, problems: Iterable[Problem]) -> ConfigError:
         """Return one error that tells all problems, in the order of the file."""
         placed = sorted({(self.position(one), path_text(one.loc), one.text) for one in problems})

@@ -56,14 +56,11 @@ def register(parent: typer.Typer) -> None:
 def validate(file: FileArgument) -> None:
     """Check a campaign file without needing devices or a collector."""
     from fleetmark_collector.campaigns.file import load_campaign
-    from fleetmark_collector.campaigns.plan import count_trials, make_cells
+    from fleetmark_collector.campaigns.plan import make_cells
 
-    campaign = load_campaign(file)
-    cells = len(make_cells(campaign))
-    trials = count_trials(campaign.workloads)
-    typer.echo(
-        f"{file}: valid. On each device: {cells} jobs of {trials} trials, {cells * trials} trials."
-    )
+    cells = make_cells(load_campaign(file))
+    trials = sum(cell.trials for cell in cells)
+    typer.echo(f"{file}: valid. On each device: {len(cells)} jobs, {trials} trials.")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """`fleetmark devices`: who is out there, and how it is doing."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,13 +27,24 @@ def register(app: typer.Typer) -> None:
 
 
 def devices(
-    as_json: JsonOption = False, config: ConfigOption = None, data_dir: DataDirOption = None
+    device: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DEVICE]",
+            help="One device: its hardware, engines (what is missing, and what would install it) "
+            "and models.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
 ) -> None:
     """List the devices the collector knows, with what they are and how busy they are.
 
     CPU and memory in use are the newest sample in the store; a device that is offline keeps its
-    last one. A dash is something the device does not tell.
+    last one. A dash is something the device does not tell. --json has all of it.
     """
+    from fleetmark_collector.cli.device_detail import print_device
     from fleetmark_collector.devices import DeviceRegistry
     from fleetmark_collector.sinks.stores import open_reader
     from fleetmark_protocol.errors import StoreUnavailable
@@ -54,8 +65,14 @@ def devices(
     finally:
         registry.close()
         reader.close()
+    if device is not None:
+        known = _chosen(known, device)
     if as_json:
         print_json([describe(one, samples.get((one.fleet, one.device))) for one in known])
+        return
+    if device is not None:
+        for one in known:
+            print_device(one, console())
         return
     if not known:
         typer.echo(f"no device has been seen yet (data in {settings.data_dir})")
@@ -63,6 +80,22 @@ def devices(
         _print_table(known, samples)
     if not alive:
         typer.echo("no collector is running on this data: `fleetmark collect` starts one", err=True)
+
+
+def _chosen(known: "list[Device]", device: str) -> "list[Device]":
+    """Return the devices of a name: one in each fleet that has it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from fleetmark_protocol.errors import ConfigError
+    from fleetmark_protocol.settings import suggestion
+
+    found = [one for one in known if one.device == device]
+    if not found:
+        hint = suggestion(device, sorted({one.device for one in known}))
+        raise ConfigError(f"no device {device!r} has been seen{hint}")
+    return found
 
 
 def describe(device: "Device", sample: "TelemetryRecord | None") -> dict[str, Any]:

@@ -8,8 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetmark_collector.campaigns.file import load_campaign
 from fleetmark_collector.config import CollectorSettings, load_settings
+from fleetmark_collector.demo.engines import (
+    INSTALLED,
+    compared,
+    models,
+    not_compared,
+    write_campaign,
+)
 from fleetmark_collector.demo.processes import Processes, wait_until_listening
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_protocol import logs
@@ -28,15 +34,20 @@ COLLECTOR_MODULE = "fleetmark_collector"
 class Demo:
     """One run of the demo in one directory; a second run in it adds another campaign."""
 
-    def __init__(self, directory: Path, console: "Console", *, mosquitto: bool) -> None:
+    def __init__(
+        self, directory: Path, console: "Console", *, mosquitto: bool, backends: str = INSTALLED
+    ) -> None:
         """Prepare.
 
         Args:
             directory: takes data, logs and reports.
             console: shows what is happening.
             mosquitto: prefer an installed Mosquitto to the embedded broker.
+            backends: names with commas between them, or `installed`.
         """
         self._directory = directory
+        self._campaign = directory / "campaign.yaml"
+        self._backends = backends
         self._console = console
         self._mosquitto = mosquitto
         self._processes = Processes(directory / "logs")
@@ -54,14 +65,17 @@ class Demo:
             self._console.print(f"Nothing is left running. Data and logs: {self._directory}")
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[bold]>[/bold] {text}", highlight=False)
+        from rich.markup import escape
+
+        self._console.print(f"[bold]>[/bold] {escape(text)}", highlight=False)
 
     def _story(self) -> int:
+        from fleetmark_collector.campaigns.submit import submit_campaign
         from fleetmark_collector.campaigns.watch import watch_campaign
 
         self._directory.mkdir(parents=True, exist_ok=True)
+        write_campaign(CAMPAIGN, self._campaign, self._backends)
         configs = self._write_agent_configs(port := _free_port())
-        self._fetch_models(next(iter(configs.values())))
         settings = load_settings(
             None,
             {"data_dir": self._directory / "data", "broker": {"host": HOST, "port": port}},
@@ -71,7 +85,9 @@ class Demo:
             self._say(f"starting agent {device} (this machine, under another name)")
             self._processes.start(device, AGENT_MODULE, ["run", "--config", str(config)])
         self._wait_for_devices(settings)
-        campaign_id = self._submit(settings)
+        self._prepare(settings, next(iter(configs.values())))
+        campaign_id, plan = submit_campaign(settings, self._campaign)
+        self._say(f"campaign {campaign_id}: {len(plan.jobs)} jobs")
         state = watch_campaign(settings, campaign_id, self._console)
         self._report(settings, campaign_id)
         return 0 if state == "SUCCEEDED" else 1
@@ -98,19 +114,22 @@ class Demo:
             configs[device] = config
         return configs
 
-    def _fetch_models(self, config: Path) -> None:
-        """Fetch and convert before anything runs: a download beside a trial would disturb it."""
-        campaign = load_campaign(CAMPAIGN)
-        for model in campaign.models:
-            if model.ref is None:
-                continue
-            source = [model.ref, "--config", str(config)]
-            source += [] if model.sha256 is None else ["--sha256", model.sha256]
-            self._say(f"model {model.name}: fetching it, unless it is there ({model.ref})")
+    def _prepare(self, settings: CollectorSettings, config: Path) -> None:
+        """Say what will be compared, and fetch and convert: beside a trial it would disturb it."""
+        from fleetmark_collector.campaigns.file import load_campaign
+        from fleetmark_collector.campaigns.submit import plan_campaign
+
+        plan = plan_campaign(settings, load_campaign(self._campaign), time.time_ns())
+        for line in not_compared(plan):
+            self._say(f"not compared: {line}")
+        plan.check()
+        self._say(f"compared: {compared(plan)}")
+        for ref, sha256, quantization in models(plan):
+            source = [ref, "--config", str(config)]
+            source += [] if sha256 is None else ["--sha256", sha256]
+            source += [] if quantization is None else ["--quantization", quantization]
+            self._say(f"model {ref}, {quantization or 'as it is'}: making it, unless it is there")
             self._agent(["model", "add", *source])
-            for quantization in filter(None, campaign.quantizations):
-                self._say(f"model {model.name}: making {quantization} of it, unless it is there")
-                self._agent(["model", "add", *source, "--quantization", quantization])
 
     def _agent(self, arguments: list[str]) -> None:
         with self._console.status("this takes a minute the first time"):
@@ -155,13 +174,6 @@ class Demo:
                         hint=f"the logs are in {self._directory / 'logs'}",
                     )
                 time.sleep(0.2)
-
-    def _submit(self, settings: CollectorSettings) -> str:
-        from fleetmark_collector.campaigns.submit import submit_campaign
-
-        campaign_id, plan = submit_campaign(settings, CAMPAIGN)
-        self._say(f"campaign {campaign_id}: {len(plan.jobs)} jobs")
-        return campaign_id
 
     def _report(self, settings: CollectorSettings, campaign_id: str) -> None:
         from fleetmark_collector.cli.report import report

@@ -12,10 +12,12 @@ from fleetmark_collector.report.cells import (
     verdict_of,
 )
 from fleetmark_collector.report.compare import comparable_groups, compare
+from fleetmark_collector.report.equalwork import equal_work, plainness
 from fleetmark_collector.report.findings import findings
 from fleetmark_collector.report.jobs import Config, PlannedJob
 from fleetmark_collector.report.labels import full_label, short_labels, sort_key
 from fleetmark_collector.report.model import CellReport, Counts, Progress, Report
+from fleetmark_collector.report.overhead import overheads
 from fleetmark_collector.report.remarks import (
     bits_per_weight,
     notes_on,
@@ -49,8 +51,9 @@ def build_report(
         reader: the store.
         campaign_id: the campaign.
         baseline: a part of one configuration's label, unique; None for the one that most others
-            can be compared with, of equals the first shown (devices and backends in alphabetical
-            order, least compressed weights first).
+            can be compared with, of equals the first shown (bare engines before frameworks, warm
+            starts before cold, then devices and backends in alphabetical order, least compressed
+            weights first).
         confidence: of all intervals, between 0.5 and 0.999.
         seed: of the resampling; the same seed and records give the same report.
         machine_ids: which machine each device is, so that two agents on one machine are seen.
@@ -101,6 +104,8 @@ def build_report(
         findings=tuple(findings(reports, confidence=confidence, seed=seed)),
         troubles=tuple(troubles(reports, jobs)),
         provenance=tuple(provenance(reports)),
+        equal_work=tuple(equal_work(cells)),
+        overheads=tuple(overheads(cells, shorts, confidence=confidence, seed=seed)),
         notes=tuple(notes_on(reports, machines, confidence)),
         progress=Progress(
             jobs_done=sum(job.state.terminal for job in jobs),
@@ -140,14 +145,15 @@ def _baseline(
 
 
 def _most_comparable(cells: Sequence[Cell]) -> Config | None:
-    """Return the configuration that most others can be compared with, the first of equals."""
+    """Return the configuration that most others can be compared with; of equals the plainest."""
     partners: Counter[Config] = Counter()
     for workload in dict.fromkeys(cell.workload for cell in cells):
         usable = [cell for cell in cells if cell.workload == workload and cell.measured]
         for group in comparable_groups(usable):
             partners.update({cell.config: len(group) for cell in group})
     order = dict.fromkeys(cell.config for cell in cells if cell.measured)
-    return max(order, key=lambda config: partners[config], default=None)
+    plain = sorted(order, key=plainness)
+    return max(plain, key=lambda config: partners[config], default=None)
 
 
 def _report_cell(

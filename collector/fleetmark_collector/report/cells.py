@@ -67,19 +67,25 @@ class Cell:
         """The trials that figures are made of."""
         return [trial for trial in self.trials if usable(trial.record) and not trial.record.warmup]
 
+    @property
+    def cold(self) -> bool:
+        """Whether each trial has a load of its own; no cell has trials of both kinds."""
+        return any(is_cold(trial.record) for trial in self.measured)
+
     def values(self, metric: str) -> Values:
         """Return the values that a metric's figure is made of; empty where there are none."""
         if metric == "session_latency_s":
             return self._sessions()
-        if metric == "load_s":
+        if metric == "load_s" and not self.cold:
             return {
                 Pair((index, 0), 0): load.record.load_s
                 for index, load in enumerate(self.loads)
                 if load.record.load_s is not None and load.record.failure is None
             }
-        # Only the first request after a load is cold, and that is a warm-up where there is one.
-        cold = metric == "latency_cold_s"
-        trials = [t for t in self.trials if usable(t.record)] if cold else self.measured
+        trials = self.measured
+        if metric == "latency_cold_s" and not self.cold:
+            # Only the first request after the load is cold: a warm-up, where there is one.
+            trials = [trial for trial in self.trials if usable(trial.record)]
         if metric == "energy_j" and len(energy_sources(trials)) > 1:
             return {}  # a meter and a model do not make a common median
         found = ((place, getattr(trial.record, metric)) for place, trial in self.placed(trials))
@@ -112,6 +118,12 @@ def energy_sources(trials: Iterable[Trial]) -> tuple[str, ...]:
     """Return the classes of source that the trials' energies come from."""
     found = {t.record.energy_source or "unknown" for t in trials if t.record.energy_j is not None}
     return tuple(sorted(found))
+
+
+def is_cold(trial: TrialRecord) -> bool:
+    """Whether the engine was started for this trial alone, by the agent or by its own nature."""
+    included = trial.latency_s is None and trial.latency_cold_s is not None
+    return trial.cold or included
 
 
 def usable(trial: TrialRecord) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetmark_collector.report.cells import REPORTED, Cell, Trial, energy_sources
+from fleetmark_collector.report.sameness import tokenized
 from fleetmark_collector.report.statistics import Outcome, Ratio, outcome, ratio
 from fleetmark_protocol.metrics import METRICS
 
@@ -42,7 +43,27 @@ def why_not_comparable(cell: Cell, other: Cell) -> str | None:
     """
     if not cell.measured or not other.measured:
         return "no usable trial on one side"
-    return _weights(cell, other) or _prompts(cell, other) or _outputs_asked(cell, other)
+    return (
+        weights_differ([cell], [other])
+        or _starts(cell, other)
+        or _prompts(cell, other)
+        or _outputs_asked(cell, other)
+    )
+
+
+def weights_differ(mine: Sequence[Cell], theirs: Sequence[Cell]) -> str | None:
+    """Return why two configurations did not run the same weights; None where they did."""
+    origins = [_all(cells, "model_origin_sha256") for cells in (mine, theirs)]
+    files = [_all(cells, "model_sha256") for cells in (mine, theirs)]
+    for found in (origins, files):
+        # The same file is the same weights, even where its origin is unknown.
+        if found[0] == found[1] and len(found[0]) == 1 and None not in found[0]:
+            return None
+    if any(None in found for found in origins):
+        return "where the weights come from is unknown"
+    if any(len(found) > 1 for found in origins):
+        return "a cell was measured with more than one model"
+    return "weights of different origin"
 
 
 def compare_metric(
@@ -114,38 +135,29 @@ def same_outputs(cell: Cell, other: Cell) -> bool | None:
     return True if mine.keys() & theirs.keys() else None
 
 
-def _weights(cell: Cell, other: Cell) -> str | None:
-    origins = [_all(one, "model_origin_sha256") for one in (cell, other)]
-    files = [_all(one, "model_sha256") for one in (cell, other)]
-    for found in (origins, files):
-        # The same file is the same weights, even where its origin is unknown.
-        if found[0] == found[1] and len(found[0]) == 1 and None not in found[0]:
-            return None
-    if any(None in found for found in origins):
-        return "where the weights come from is unknown"
-    if any(len(found) > 1 for found in origins):
-        return "a cell was measured with more than one model"
-    return "weights of different origin"
+def _starts(cell: Cell, other: Cell) -> str | None:
+    if cell.cold == other.cold:
+        return None
+    return "cold starts against warm" if cell.cold else "warm starts against cold"
 
 
 def _prompts(cell: Cell, other: Cell) -> str | None:
     mine, theirs = _by_prompt(cell.measured), _by_prompt(other.measured)
     if mine.keys() != theirs.keys():
-        return f"prompts {_listed(mine)} here, {_listed(theirs)} in the baseline"
+        return f"prompts {_listed(mine)} against {_listed(theirs)}"
     for prompt in sorted(mine):
-        both = (*mine[prompt], *theirs[prompt])
-        ids = {trial.record.prompt_ids_sha256 for trial in both}
-        if None not in ids:
-            if len(ids) > 1:
-                return _at(cell, prompt, "different prompt tokens")
+        both = [trial.record for trial in (*mine[prompt], *theirs[prompt])]
+        first, *others = both
+        ids = {record.prompt_ids_sha256 for record in both}
+        if None not in ids and len(ids) == 1:
             continue
-        if len({trial.record.prompt_sha256 for trial in both}) > 1:
+        if len({record.prompt_sha256 for record in both}) > 1:
             return _at(cell, prompt, "different prompts")
-        counts = {trial.record.prompt_tokens for trial in both}
-        if None in counts:
+        difference = next(filter(None, (tokenized(first, other) for other in others)), None)
+        if difference is not None:
+            return _at(cell, prompt, f"prompt tokenized differently ({difference})")
+        if any(record.prompt_tokens is None for record in both):
             return _at(cell, prompt, "the number of prompt tokens is unknown")
-        if len(counts) > 1:
-            return _at(cell, prompt, f"{_span(counts)} prompt tokens")
     return None
 
 
@@ -157,9 +169,7 @@ def _outputs_asked(cell: Cell, other: Cell) -> str | None:
         if None in here | there:
             return _at(cell, prompt, "the number of generated tokens is unknown")
         if len(here | there) > 1:
-            return _at(
-                cell, prompt, f"generated {_span(here)} tokens here, {_span(there)} in the baseline"
-            )
+            return _at(cell, prompt, f"generated {_span(here)} tokens against {_span(there)}")
     return None
 
 
@@ -174,8 +184,8 @@ def _by_prompt(trials: Iterable[Trial]) -> dict[int, list[Trial]]:
     return found
 
 
-def _all(cell: Cell, field: str) -> set[str | None]:
-    return {getattr(trial.record, field) for trial in cell.measured}
+def _all(cells: Sequence[Cell], field: str) -> set[str | None]:
+    return {getattr(trial.record, field) for cell in cells for trial in cell.measured}
 
 
 def _listed(prompts: Iterable[int]) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 
 from fleetmark_collector.report.cells import Trial, usable
 from fleetmark_collector.report.compare import Versus
+from fleetmark_collector.report.equalwork import EqualWork
 from fleetmark_collector.report.model import CellReport, Report
+from fleetmark_collector.report.overhead import Overhead
 from fleetmark_collector.report.statistics import Estimate
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.metrics import METRICS
@@ -89,6 +91,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "findings": [vars(one) for one in report.findings],
         "failures": [vars(one) for one in report.troubles],
         "provenance": [vars(one) for one in report.provenance],
+        "equal_work": [_equal_work(group) for group in report.equal_work],
+        "overheads": [_overhead(one) for one in report.overheads],
         "notes": list(report.notes),
         "machines": [
             {"fleet": fleet, "device": device, "machine_id": machine}
@@ -158,7 +162,7 @@ def _row(trial: Trial, superseded: bool) -> dict[str, object]:
                 "failure.retryable": value.retryable if value else None,
             }
         elif name != "kind":
-            row[name] = " ".join(value) if isinstance(value, tuple) else value
+            row[name] = " ".join(map(str, value)) if isinstance(value, tuple) else value
     # Never over a field of ours: what a record calls itself is its device's word.
     return row | {name: value for name, value in extra.items() if name not in row}
 
@@ -194,6 +198,51 @@ def _cell(report: CellReport) -> dict[str, Any]:
         "energy_sources": list(report.energy_sources),
         "figures": {name: _figure(figure) for name, figure in report.figures.items()},
         "versus_baseline": _versus(report.versus),
+    }
+
+
+def _equal_work(group: EqualWork) -> dict[str, Any]:
+    return {
+        "fleet": group.fleet,
+        "device": group.device,
+        "model": group.model,
+        "quantization": group.quantization,
+        "engines": [
+            {
+                "name": one.name,
+                "backend": one.config.backend,
+                "quantization": one.config.quantization,
+                "options": dict(one.config.options),
+                "repeats_itself": one.repeats,
+            }
+            for one in group.engines
+        ],
+        "pairs": [
+            {
+                "engines": [pair.first, pair.second],
+                "verdict": pair.work.worst.kind.value,
+                "detail": pair.work.worst.detail,
+                "diverges_at": pair.work.worst.at,
+                "prompts": pair.work.prompts,
+                "prompts_identical": pair.work.identical,
+                "weights": pair.form,
+            }
+            for pair in group.pairs
+        ],
+    }
+
+
+def _overhead(one: Overhead) -> dict[str, Any]:
+    return {
+        "workload": one.workload,
+        "device": one.device,
+        "framework": one.framework,
+        "bare": one.bare,
+        "why_not": one.not_comparable,
+        "ratios": {
+            name: {"ratio": r.ratio, "low": r.low, "high": r.high, "paired": r.paired}
+            for name, r in one.ratios.items()
+        },
     }
 
 

@@ -10,13 +10,19 @@ from typing import Any
 from markupsafe import Markup
 
 from fleetmark_collector.report.cells import REPORTED
+from fleetmark_collector.report.enginetexts import equal_work_table, overhead_text
 from fleetmark_collector.report.export import write_text
 from fleetmark_collector.report.findings import gain_text
 from fleetmark_collector.report.labels import clean, percent
 from fleetmark_collector.report.model import CellReport, Report
 from fleetmark_collector.report.plots import plots
 from fleetmark_collector.report.statistics import Estimate, Outcome, min_sessions
-from fleetmark_collector.report.tables import cell_notes, state_text, workload_text
+from fleetmark_collector.report.tables import (
+    cell_notes,
+    headlines,
+    state_text,
+    workload_text,
+)
 from fleetmark_protocol.metrics import METRICS
 from fleetmark_protocol.version import __version__
 
@@ -73,6 +79,8 @@ def as_html(report: Report) -> str:
             _workload(name, cells, figures)
             for (name, cells), figures in zip(report.workloads.items(), drawn, strict=True)
         ],
+        equal_work=[equal_work_table(group) for group in report.equal_work],
+        overheads=[overhead_text(one) for one in report.overheads],
         troubles=report.troubles,
         method=list(_method(report)),
         definitions=[METRICS[name] for name in REPORTED if _has(report, name)],
@@ -145,7 +153,7 @@ def _workload(
     columns = [{"title": METRICS[n].title, "unit": METRICS[n].shown_unit} for n in names]
     compared = any(cell.versus and cell.versus.comparisons for cell in cells)
     if compared:
-        title = METRICS[cells[0].headline].title.lower()
+        title = " or ".join(METRICS[name].title.lower() for name in headlines(cells))
         columns.insert(0, {"title": "Speed-up", "unit": title})
     kind = cells[0].cell.workload_kind
     tokens = sorted({count for cell in cells for count in cell.output_tokens})
@@ -215,7 +223,8 @@ def _method(report: Report) -> Iterator[str]:
     yield (
         "Figures are medians over the trials that are VALID or SUSPECT. Warm-ups and INVALID "
         "trials are in no figure; a trial that was measured again counts once, the latest time. "
-        "Cold latency is the exception: the first request after a load is a warm-up by nature."
+        "Cold latency is the exception: the first request after a load is a warm-up by nature. "
+        "Where each trial starts its engine anew, each that is no warm-up counts."
     )
     yield (
         f"Intervals are {percent(report.confidence)} percentile bootstrap intervals of the median, "
@@ -229,7 +238,8 @@ def _method(report: Report) -> Iterator[str]:
     )
     yield (
         "Cells are compared only if their weights have the same origin and they generated the "
-        "same number of tokens from the same prompt tokens."
+        "same number of tokens from the same prompt tokens, both from a warm or both from a cold "
+        "start."
     )
 
 
@@ -244,4 +254,5 @@ def _provenance(report: Report) -> Iterator[dict[str, Any]]:
                 "-" if bits is None else f"{bits:.2f}",
             ],
             "digests": [one.model_sha256 or "-", one.model_origin_sha256 or "-"],
+            "engine": [f"{clean(name)}={clean(str(value))}" for name, value in one.engine.items()],
         }

@@ -104,13 +104,17 @@ def trials_of(workload: Workload) -> int:
 
 def _config(item: Stored[TrialRecord] | Stored[LoadRecord], quantization: str | None) -> Config:
     record = item.record
+    options = dict(record.options)
+    if isinstance(record, TrialRecord) and record.cold:
+        # Cold and warm trials never share a cell, whatever the options say.
+        options.setdefault("start", "cold")
     return Config(
         item.fleet,
         item.device,
         record.backend,
         record.model,
         record.quantization or quantization,
-        tuple(sorted(record.options.items())),
+        tuple(sorted(options.items())),
     )
 
 

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from fleetmark_collector.report.cells import Cell
 from fleetmark_collector.report.compare import Versus
+from fleetmark_collector.report.equalwork import EqualWork
 from fleetmark_collector.report.jobs import Job
+from fleetmark_collector.report.overhead import Overhead
 from fleetmark_collector.report.statistics import Estimate
+from fleetmark_protocol.records import Scalar
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class CellReport:
     @property
     def headline(self) -> str:
         """The metric that a user of this workload waits for."""
+        if self.cell.cold:
+            return "latency_cold_s"
         return "session_latency_s" if self.cell.workload_kind == "multi" else "latency_s"
 
 
@@ -86,6 +91,8 @@ class Provenance:
     model_origin_sha256: str | None
     model_bytes: int | None
     bits_per_weight: float | None
+    engine: Mapping[str, Scalar]
+    """What the engine told at the load."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ class Report:
     findings: tuple[Finding, ...]
     troubles: tuple[Trouble, ...]
     provenance: tuple[Provenance, ...]
+    equal_work: tuple[EqualWork, ...]
+    overheads: tuple[Overhead, ...]
     notes: tuple[str, ...]
     progress: Progress
     start_ns: int | None

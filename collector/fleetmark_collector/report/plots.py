@@ -26,18 +26,20 @@ def plots(number: int, cells: Sequence[CellReport]) -> list[Figure]:
     """
     if not any(cell.figures for cell in cells):
         return []
-    headline = cells[0].headline
-    names = [n for n in (headline, *STRIPS) if any(n in cell.figures for cell in cells)]
-    figures = [_strip(cells, names[0]) if names else None, _speed_up(cells, headline)]
-    figures += [_strip(cells, name) for name in names[1:]]
-    figures += [_memory(cells), over_time(cells, headline)]
+    # Warm and cold starts have each their own.
+    waited_for = list(dict.fromkeys(cell.headline for cell in cells))
+    figures: list[Figure | None] = []
+    for headline in waited_for:
+        figures += [_strip(cells, headline), _speed_up(cells, headline)]
+    figures += [_strip(cells, name) for name in STRIPS]
+    figures += [_memory(cells), *(over_time(cells, headline) for headline in waited_for)]
     found = [figure for figure in figures if figure is not None]
     for position, figure in enumerate(found):
         figure["id"] = f"plot-{number}-{position}"
     return found
 
 
-def _strip(cells: Sequence[CellReport], name: str) -> Figure:
+def _strip(cells: Sequence[CellReport], name: str) -> Figure | None:
     """Every trial as a point, the median with its interval on top."""
     metric = METRICS[name]
     data: list[dict[str, Any]] = []
@@ -89,6 +91,8 @@ def _strip(cells: Sequence[CellReport], name: str) -> Figure:
                 "showlegend": False,
             }
         )
+    if not data:
+        return None
     better = {"lower": "less is better", "higher": "more is better", "neither": ""}[metric.better]
     return {
         "title": f"{metric.title} ({metric.shown_unit})",
@@ -104,7 +108,7 @@ def _speed_up(cells: Sequence[CellReport], name: str) -> Figure | None:
     shown = [
         (row, cell, cell.versus.comparisons[name])
         for row, cell in enumerate(cells)
-        if cell.versus is not None and name in cell.versus.comparisons
+        if cell.headline == name and cell.versus is not None and name in cell.versus.comparisons
     ]
     if not shown:
         return None

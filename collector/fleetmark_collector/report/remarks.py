@@ -8,7 +8,7 @@ from fleetmark_collector.report.labels import clean, percent
 from fleetmark_collector.report.model import CellReport, Provenance, Trouble
 from fleetmark_collector.report.statistics import min_sessions
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.records import LoadRecord, TrialRecord, Verdict
+from fleetmark_protocol.records import LoadRecord, Scalar, TrialRecord, Verdict
 
 
 def problem_of(cell: Cell) -> str:
@@ -91,6 +91,7 @@ def provenance(cells: Sequence[CellReport]) -> list[Provenance]:
                 ),
                 model_bytes=sizes[0] if sizes else None,
                 bits_per_weight=bits_per_weight(cell),
+                engine=engine_details(cell),
             )
     return list(found.values())
 
@@ -99,6 +100,25 @@ def bits_per_weight(cell: Cell) -> float | None:
     """Return what the weights really take, as the device read it from the file."""
     known = (load.record.model_bits_per_weight for load in cell.loads)
     return next((value for value in known if value is not None), None)
+
+
+def engine_details(cell: Cell) -> dict[str, Scalar]:
+    """Return what the engine told at its loads, the latest word on each."""
+    return {name: value for load in cell.loads for name, value in load.record.engine.items()}
+
+
+def dequantized(cell: Cell) -> str | None:
+    """Say what a row of floating point stands for where its weights once were quantized."""
+    details = engine_details(cell)
+    source, as_loaded = details.get("weights_from"), details.get("load_quantization")
+    if source is None:
+        return None
+    kind = as_loaded if as_loaded not in (None, "none") else details.get("dtype")
+    cost = "floating point" if kind is None else clean(str(kind))
+    return (
+        f"weights dequantized from {clean(str(source))}: shows the cost of {cost}, not the "
+        "original's quality"
+    )
 
 
 def notes_on(

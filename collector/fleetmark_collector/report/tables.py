@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fleetmark_collector.report.enginetexts import equal_work_lines, overhead_text, title_of
 from fleetmark_collector.report.findings import gain_text
 from fleetmark_collector.report.labels import clean, percent
 from fleetmark_collector.report.model import CellReport, Finding, Report, Trouble
+from fleetmark_collector.report.remarks import dequantized
 from fleetmark_collector.report.statistics import Estimate, Outcome
 from fleetmark_protocol.metrics import METRICS
 
@@ -55,6 +57,9 @@ def render_terminal(report: Report, console: "Console") -> None:
         _print_list(console, "", _all_notes(cells))
     _print_list(console, "How to read this", legend(report))
     _print_list(console, "Findings", (_finding(one) for one in report.findings))
+    for group in report.equal_work:
+        _print_list(console, f"Equal work: {title_of(group)}", equal_work_lines(group))
+    _print_list(console, "Cost of frameworks", (overhead_text(one) for one in report.overheads))
     _print_list(console, "Notes", report.notes)
     _print_list(console, "Failures", (trouble_text(one) for one in report.troubles))
 
@@ -121,14 +126,18 @@ def state_text(report: Report) -> str:
 
 
 def _speed(cells: Sequence[CellReport]) -> list[Column]:
-    headline = cells[0].headline
     verdicts = [f"{c.counts.valid}/{c.counts.suspect}/{c.counts.invalid}" for c in cells]
     return [
-        (_title(headline), [_figure(cell, headline) for cell in cells]),
-        ("Speed-up", [_gain(cell, headline) for cell in cells]),
+        *((_title(name), [_figure(cell, name) for cell in cells]) for name in headlines(cells)),
+        ("Speed-up", [_gain(cell, cell.headline) for cell in cells]),
         *((_title(name), [_figure(cell, name) for cell in cells]) for name in ("ttft_s", "tpot_s")),
         ("V/S/I", verdicts),
     ]
+
+
+def headlines(cells: Sequence[CellReport]) -> list[str]:
+    """Return what users of these cells wait for: warm and cold starts have each their own."""
+    return list(dict.fromkeys(cell.headline for cell in cells))
 
 
 def _resources(cells: Sequence[CellReport]) -> list[Column]:
@@ -138,7 +147,7 @@ def _resources(cells: Sequence[CellReport]) -> list[Column]:
             [METRICS[name].show(f.median if (f := c.figures.get(name)) else None) for c in cells],
         )
         for name in ("prefill_tps", "decode_tps", *RESOURCES)
-        if any(name in cell.figures for cell in cells)
+        if any(name in cell.figures for cell in cells) and name not in headlines(cells)
     ]
 
 
@@ -157,7 +166,9 @@ def _print_table(
         table.add_column(title, justify="right", no_wrap=True)
     for row, cell in enumerate(cells):
         table.add_row(_name(cell), *(values[row] for _, values in columns))
-    least = Measurement.get(console, console.options.update(width=10_000), table).minimum
+    # The names alone may be folded.
+    natural = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    least = natural - max(0, widest - 30)
     if least > console.width and len(columns) > 1:
         middle = (len(columns) + 1) // 2
         _print_table(console, cells, columns[:middle])
@@ -214,6 +225,9 @@ def cell_notes(cell: CellReport) -> Iterator[str]:
         yield f"{counts.superseded} measured again after an interruption, the latest counts"
     if cell.versus and cell.versus.not_comparable:
         yield f"not comparable: {cell.versus.not_comparable}"
+    source = dequantized(cell.cell)
+    if source is not None:
+        yield source
 
 
 def _all_notes(cells: Sequence[CellReport]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def cli(tmp_path):
 def test_a_valid_file_is_said_to_be_so_without_any_device(cli):
     done = cli("validate", str(cli.file), data=False)
     assert done.exit_code == 0
-    assert "valid. On each device: 4 jobs of 3 trials, 12 trials." in done.output
+    assert "valid. On each device: 4 jobs, 12 trials." in done.output
 
 
 def test_a_wrong_file_is_the_users_mistake(cli):

@@ -42,11 +42,14 @@ def test_equal_work_on_weights_of_the_same_origin_is_comparable(tmp_path):
     [
         ({"model_origin_sha256": digest("x")}, "weights of different origin"),
         ({"model_origin_sha256": None}, "where the weights come from is unknown"),
-        ({"output_tokens": 20}, "generated 20 tokens here, 32 in the baseline"),
+        ({"output_tokens": 20}, "generated 20 tokens against 32"),
         ({"output_tokens": None}, "the number of generated tokens is unknown"),
-        ({"prompt_ids_sha256": digest("x")}, "different prompt tokens"),
+        ({"prompt_ids_sha256": digest("x")}, "prompt tokenized differently (20 tokens, other ids)"),
         ({"prompt_ids_sha256": None, "prompt_sha256": digest("x")}, "different prompts"),
-        ({"prompt_ids_sha256": None, "prompt_tokens": 21}, "20 to 21 prompt tokens"),
+        (
+            {"prompt_ids_sha256": None, "prompt_tokens": 21},
+            "prompt tokenized differently (21 vs 20 tokens)",
+        ),
         (
             {"prompt_ids_sha256": None, "prompt_tokens": None},
             "the number of prompt tokens is unknown",
@@ -77,7 +80,7 @@ def test_one_odd_trial_makes_a_cell_incomparable(tmp_path):
     reader = store(tmp_path, *jobs)
     cells, _ = read_cells(reader, CAMPAIGN)
     reader.close()
-    assert why_not_comparable(*cells) == "generated 31 to 32 tokens here, 32 in the baseline"
+    assert why_not_comparable(*cells) == "generated 31 to 32 tokens against 32"
 
 
 def test_sessions_of_different_prompts_are_not_compared(tmp_path):
@@ -87,7 +90,7 @@ def test_sessions_of_different_prompts_are_not_compared(tmp_path):
     reader = store(tmp_path, *jobs)
     cells, _ = read_cells(reader, CAMPAIGN)
     reader.close()
-    assert why_not_comparable(*cells) == "prompts 0 here, 0, 1 in the baseline"
+    assert why_not_comparable(*cells) == "prompts 0 against 0, 1"
 
 
 def test_a_gain_above_one_is_better_in_whichever_direction_a_metric_counts(tmp_path):
