@@ -1,6 +1,7 @@
 # The two commands are `make demo` and `make test`; both set up what they need.
 
-ENGINES ?= wheels
+ENGINES ?=
+BACKENDS ?=
 BIN := .venv/bin
 
 .PHONY: demo test check docs clean help
@@ -8,11 +9,11 @@ BIN := .venv/bin
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo:  ## set up, run a campaign over a two-agent fleet on this machine, show the report
-	@tools/setup.sh demo
-	@$(BIN)/fleetmark demo
+demo:  ## set up, run a campaign over a fleet of two on this machine, show it; BACKENDS=all
+	@tools/setup.sh demo $(BACKENDS)
+	@$(BIN)/fleetmark demo $(if $(filter-out all,$(BACKENDS)),--backends $(BACKENDS))
 
-test:  ## set up, lint, type-check and test; ENGINES=all also compiles llama-cpp-python
+test:  ## set up, lint, type-check and test; ENGINES=all with every engine
 	@tools/setup.sh test $(ENGINES)
 	@$(MAKE) --no-print-directory check
 	@ENGINES=$(ENGINES) $(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)

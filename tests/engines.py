@@ -18,7 +18,7 @@ ALL_ENGINES = os.environ.get("ENGINES") == "all"
 
 
 def backends_here() -> list[str]:
-    """Return the backends whose engine is to be tested in this run."""
+    """Return the backends that campaigns of tests run over; all of them: see `enginetable`."""
     names = ["xllamacpp"]
     if ALL_ENGINES or importlib.util.find_spec("llama_cpp") is not None:
         names.append("llama_cpp")

@@ -21,6 +21,7 @@ from fleetmark_agent.telemetry.sampler import Sampler
 from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import Assignment
+from ollamas import fake_ollama, running
 from servers import wait_for
 
 pytestmark = pytest.mark.integration
@@ -29,12 +30,20 @@ pytestmark = pytest.mark.integration
 class Device:
     """An agent without a link: what it would send is read from its outbox."""
 
-    def __init__(self, directory: Path, ram_bytes: int | None = None, **runner_settings) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ram_bytes: int | None = None,
+        engines=None,
+        sources=None,
+        **runner_settings,
+    ) -> None:
         self.settings = AgentSettings(
             device_id="d",
             state_dir=directory,
-            models={"dir": model_store()},
+            models={"dir": model_store(), **({"allow_sources": sources} if sources else {})},
             runner={"lock_file": directory.parent / "lock", **runner_settings},
+            engines=engines or {},
         )
         self.stopping = False
         self.database = Database(self.settings.outbox_file)
@@ -43,7 +52,9 @@ class Device:
         recorder = Recorder(self.database, self.outbox, self.joblog, lambda: self.stopping)
         self.sampler = Sampler(all_sensors(Path("/"), directory), lambda *_: None, 0.2, 0.2)
         self.sampler.start()
-        tools = session.Tools(self.sampler, nullcontext, directory / "logs", None)
+        tools = session.Tools(
+            self.sampler, nullcontext, directory / "logs", None, self.settings.engines
+        )
         models = ModelStore.from_settings(self.settings)
         if ram_bytes is not None:
             models = ModelStore(
@@ -54,7 +65,7 @@ class Device:
             tools,
             recorder,
             models,
-            probe=lambda name: registry.create(name).probe(),
+            create=lambda name: registry.create(name, self.settings.engines),
             on_change=lambda: None,
         )
 
@@ -189,7 +200,7 @@ def test_a_job_that_takes_the_agent_down_each_time_is_given_up(make_device):
 def test_a_mistake_of_the_agent_fails_one_job_and_the_next_one_runs(make_device, monkeypatch):
     device = make_device()
 
-    def broken(*_):
+    def broken(*_, **__):
         raise ValueError("token times go backwards")
 
     with monkeypatch.context() as patch:
@@ -266,3 +277,88 @@ def test_two_agents_of_one_machine_never_measure_at_once(make_device):
     assert a < b < c < d
     events = [event["code"] for device in (first, second) for event in device.records("event")]
     assert events == ["waiting_for_machine"]
+
+
+def test_a_cold_job_starts_an_engine_and_loads_the_model_for_every_trial(make_device):
+    device = make_device()
+    device.runner.start()
+    cold = {"threads": 1, "context_tokens": 256, "start": "cold"}
+    device.runner.assign(assignment(options=cold, repetitions=3))
+    assert device.wait_for_end("c.d.000")["state"] == "SUCCEEDED"
+    trials, loads = device.records("trial"), device.records("load")
+    assert len(trials) == len(loads) == 4
+    for trial, load in zip(trials, loads, strict=True):
+        assert trial["cold"]
+        assert trial["load_s"] == load["load_s"] > 0
+        assert trial["latency_cold_s"] == trial["load_s"] + trial["latency_s"]
+    assert psutil.Process().children() == []
+
+
+def test_a_warm_job_loads_once_and_only_its_first_request_is_a_cold_one(make_device):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment())
+    device.wait_for_end("c.d.000")
+    trials = device.records("trial")
+    assert len(device.records("load")) == 1
+    assert trials[0]["latency_cold_s"] > trials[0]["latency_s"]
+    assert [trial.get("latency_cold_s") for trial in trials[1:]] == [None, None]
+    assert not any(trial["cold"] for trial in trials)
+    assert device.records("load")[0]["engine"]["context_tokens"] == 256
+
+
+def test_token_ids_are_recorded_once_a_prompt_and_their_digests_every_time(make_device):
+    device = make_device()
+    device.runner.start()
+    device.runner.assign(assignment())
+    device.wait_for_end("c.d.000")
+    warmup, first, second = device.records("trial")
+    assert len(first["output_ids"]) == 8
+    assert first["prompt_ids"]
+    assert second.get("output_ids") is None
+    assert warmup["output_ids_sha256"] == first["output_ids_sha256"] == second["output_ids_sha256"]
+
+
+def test_an_option_that_the_backend_would_not_honour_rejects_the_job(make_device):
+    device = make_device()
+    device.runner.start()
+    asked = {"threads": 1, "context_tokens": 256, "dtype": "bf16", "inner_backend": "llama_cpp"}
+    device.runner.assign(assignment(options=asked))
+    last = device.wait_for_end("c.d.000")
+    assert (last["state"], last["failure"]["code"]) == ("REJECTED", "OPTION_NOT_TAKEN")
+    assert "inner_backend, dtype" in last["failure"]["message"]
+    assert device.records("load") == []
+
+
+def test_telemetry_follows_somebody_elses_server_that_does_the_work(make_device, tmp_path):
+    with running(fake_ollama(tmp_path / "bin"), tmp_path / "serve") as url:
+        device = make_device(engines={"ollama": {"url": url, "serve": "never"}})
+        device.runner.start()
+        device.runner.assign(assignment(backend="ollama"))
+        assert device.wait_for_end("c.d.000")["state"] == "SUCCEEDED"
+    (load,) = device.records("load")
+    assert load.get("rss_bytes") is None, "nobody was followed yet while it loaded"
+    for trial in device.records("trial"):
+        # The weights are in the server's runner, and nothing of them in the worker.
+        assert trial["rss_bytes"] > 98 * 10**6
+        assert trial["prompt_tokens_evaluated"] == trial["prompt_tokens"] > 0
+
+
+def test_a_model_of_an_engines_own_server_needs_the_owners_leave(make_device, tmp_path):
+    remote = {"name": "m", "ref": "remote:no-such-model"}
+    with running(fake_ollama(tmp_path / "bin"), tmp_path / "serve") as url:
+        engines = {"ollama": {"url": url, "serve": "never"}}
+        device = make_device("strict", engines=engines)
+        device.runner.start()
+        device.runner.assign(assignment(backend="ollama", model=remote))
+        last = device.wait_for_end("c.d.000")
+        assert (last["state"], last["failure"]["code"]) == ("REJECTED", "SOURCE_NOT_ALLOWED")
+        device.stop()
+        device = make_device("open", engines=engines, sources=("remote:",))
+        device.runner.start()
+        device.runner.assign(assignment(0, backend="ollama", model=remote))
+        device.runner.assign(assignment(1, backend="xllamacpp", model=remote))
+        last = device.wait_for_end("c.d.000")
+        assert (last["state"], last["failure"]["code"]) == ("FAILED", "MODEL_NOT_FOUND")
+        last = device.wait_for_end("c.d.001")
+        assert (last["state"], last["failure"]["code"]) == ("REJECTED", "MODEL_REJECTED")

@@ -9,7 +9,6 @@ import time
 import psutil
 import pytest
 
-from engines import backends_here
 from fleetmark_agent.workerprocess import WorkerProcess
 from fleetmark_protocol.errors import (
     BackendCrashed,
@@ -111,19 +110,6 @@ def test_a_tree_that_holds_too_much_memory_is_killed(model_file, tmp_path):
         load_and_generate(worker, model_file)
     assert not psutil.pid_exists(worker.pid)
     worker.close()
-
-
-@pytest.mark.parametrize("backend", backends_here())
-def test_an_engine_that_cannot_get_memory_fails_its_load_and_memory_is_named_as_a_cause(
-    backend, model_file, tmp_path
-):
-    worker = WorkerProcess(backend, tmp_path / "w.log")
-    room = psutil.Process(worker.pid).memory_info().vms + 300 * 2**20
-    psutil.Process(worker.pid).rlimit(psutil.RLIMIT_AS, (room, room))
-    with pytest.raises(ModelRejected, match=r"cannot load .*\n.*memory ran out"):
-        worker.ask(load(model_file), 60)
-    worker.close()
-    assert not psutil.pid_exists(worker.pid)
 
 
 def test_close_ends_it_and_may_be_called_twice(loaded):

@@ -1,0 +1,86 @@
+"""What side-by-side benchmarks share: a script in a process of its own, and ratios of blocks.
+
+Two processes of the very same program differ by a few percent for as long as they live (where their
+memory happened to land). So processes are started anew for each block of rounds, the sides take
+turns in an order shuffled per round, and the interval resamples whole blocks.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+PAUSE_S = 0.05
+Figures = dict[str, list[float]]
+"""From a side's name to its decode tokens per second."""
+
+
+class Shortest:
+    """`shortest.py` for one engine."""
+
+    def __init__(self, backend: str, model: Path, threads: int, *program: str) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("shortest.py")), backend]
+        self._process = subprocess.Popen(
+            [*command, str(model), str(threads), *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def decode_tps(self, tokens: int) -> float:
+        """Generate and return tokens per second after the first."""
+        self._process.stdin.write(f"{tokens}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """Kill it and what it has started."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[], float]], rounds: int, rng: random.Random
+) -> Figures:
+    """Return the figures of one block; a first round warms up and is not counted."""
+    figures: Figures = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        order = list(sides)
+        rng.shuffle(order)
+        for name in order:
+            tps = sides[name]()
+            if number > 0:
+                figures[name].append(tps)
+            time.sleep(PAUSE_S)
+    return figures
+
+
+def ratio_interval(
+    blocks: list[Figures], side: str, base: str = "bare"
+) -> tuple[float, float, float]:
+    """Return the ratio of the medians to the base's, and its 95 % interval."""
+    ours = np.array([block[side] for block in blocks])
+    bare = np.array([block[base] for block in blocks])
+    pick = np.random.default_rng(0).integers(0, len(blocks), (5000, len(blocks)))
+    ratios = np.median(ours[pick], (1, 2)) / np.median(bare[pick], (1, 2))
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(np.median(ours) / np.median(bare)), float(low), float(high)
+
+
+def report(blocks: list[Figures], base: str = "bare") -> None:
+    """Print the median of each side, and its ratio to the base."""
+    for side in blocks[0]:
+        every = [tps for block in blocks for tps in block[side]]
+        line = f"{side}: median {np.median(every):.1f} tokens/s of {len(every)}"
+        if side != base:
+            ratio, low, high = ratio_interval(blocks, side, base)
+            line += f", ratio {ratio:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        print(line)

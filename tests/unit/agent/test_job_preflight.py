@@ -1,0 +1,135 @@
+"""What rejects a job before anything is fetched or started."""
+
+from pathlib import Path
+
+import pytest
+
+from fleetmark_agent.backends.base import (
+    COMMON_OPTIONS,
+    Availability,
+    load_failed,
+    ran_out_of_memory,
+)
+from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.preflight import check_job, check_options
+from fleetmark_protocol.errors import (
+    BackendUnavailable,
+    ModelRejected,
+    OptionNotTaken,
+    OutOfMemory,
+    SourceNotAllowed,
+)
+from fleetmark_protocol.messages import JobSpec, Options
+
+FILE = Path("model.gguf")
+
+
+class FakeBackend:
+    """Says of itself what a test wants."""
+
+    name = "fake"
+    formats = ("gguf",)
+    takes = COMMON_OPTIONS | {"inner_backend"}
+
+    def __init__(self, found=None):
+        self.found = found or Availability(True)
+
+    def probe(self):
+        return self.found
+
+
+def job(backend="fake", **options):
+    return JobSpec.model_validate(
+        {
+            "job_id": "c.d.000",
+            "campaign_id": "c",
+            "backend": backend,
+            "model": {"name": "m", "ref": "path:m.gguf"},
+            "options": options,
+            "workloads": [{"name": "w", "kind": "single", "prompts": ["p"]}],
+        }
+    )
+
+
+def allowing(*names):
+    return AgentSettings(device_id="d", runner={"allow_backends": names})
+
+
+def test_a_job_that_may_run_gets_its_backend():
+    backend = FakeBackend()
+    assert check_job(job(), allowing("*"), lambda _: backend) is backend
+
+
+def test_a_backend_that_the_owner_does_not_allow_is_never_even_looked_at():
+    def create(name):
+        raise AssertionError(name)
+
+    with pytest.raises(SourceNotAllowed, match="'fake' is not allowed"):
+        check_job(job(), allowing("other"), create)
+
+
+def test_an_inner_backend_needs_to_be_allowed_as_well():
+    with pytest.raises(SourceNotAllowed, match="'inner' is not allowed"):
+        check_job(job(inner_backend="inner"), allowing("fake"), lambda _: FakeBackend())
+    assert check_job(job(inner_backend="inner"), allowing("*"), lambda _: FakeBackend())
+
+
+def test_an_inner_backend_that_is_not_installed_rejects_the_job_before_it_starts():
+    missing = FakeBackend(Availability(False, reason="no engine"))
+    found = {"fake": FakeBackend(), "inner": missing}
+    with pytest.raises(BackendUnavailable, match="no engine"):
+        check_job(job(inner_backend="inner"), allowing("*"), found.__getitem__)
+
+
+def test_a_backend_that_is_not_installed_says_what_would_install_it():
+    missing = FakeBackend(Availability(False, reason="no engine", hint="pip install engine"))
+    with pytest.raises(BackendUnavailable, match="no engine") as caught:
+        check_job(job(), allowing("*"), lambda _: missing)
+    assert caught.value.hint == "pip install engine"
+
+
+def test_options_at_their_default_ask_for_nothing():
+    check_options("fake", Options(), frozenset())
+
+
+def test_every_option_that_would_not_be_honoured_is_named():
+    asked = Options(dtype="bf16", threads=2, load_quantization="int8_dynamic")
+    with pytest.raises(OptionNotTaken, match=r"take dtype, load_quantization$"):
+        check_options("fake", asked, COMMON_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 94371840",
+        "unable to allocate CPU buffer",
+        "std::bad_alloc",
+        "MemoryError: ",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 34359738368 bytes.",
+        "model requires more system memory (5.6 GiB) than is available (3.2 GiB)",
+        "ggml_aligned_malloc: insufficient memory (attempted to allocate 90.00 MB)",
+        "llama_model_load: error loading model: mmap failed: Cannot allocate memory",
+        "vendor/llama.cpp/ggml/src/ggml.c:1644: GGML_ASSERT(ctx->mem_buffer != NULL) failed",
+        "GGML_ASSERT: /home/runner/work/models/ggml/llama.cpp:453: data",
+        "OpenBLAS error: Memory allocation still failed after 10 retries, giving up.",
+    ],
+)
+def test_what_engines_say_when_memory_runs_out_is_known(said):
+    assert ran_out_of_memory(said)
+    assert isinstance(load_failed(FILE, ValueError("no"), said), OutOfMemory)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "invalid magic characters: 'not '",
+        "unknown model architecture: 'none'",
+        "tensor 'blk.7.ffn_up.weight' data is not within the file bounds",
+        "allocated 94371840 bytes for the cache",
+        "GGML_ASSERT: /home/runner/work/models/ggml/llama.cpp:1200: data_size",
+    ],
+)
+def test_other_failures_are_not_taken_for_a_lack_of_memory(said):
+    assert not ran_out_of_memory(said)
+    assert isinstance(load_failed(FILE, ValueError("no"), said), ModelRejected)
