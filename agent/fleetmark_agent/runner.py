@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from fleetmark_agent import gate
-from fleetmark_agent.backends.base import Backend, formats_of
+from fleetmark_agent.backends.base import Backend, Unpacks, formats_of
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.engine import Tools
 from fleetmark_agent.joblog import Entry
@@ -195,6 +195,9 @@ class Runner:
             spec.model,
             formats=formats_of(backend, spec.options),
             context_tokens=spec.options.context_tokens,
+            held_bits=backend.held_bits_per_weight(spec.options)
+            if isinstance(backend, Unpacks)
+            else None,
             cancelled=lambda: self._stopped(spec.job_id),
         )
         self._on_change()

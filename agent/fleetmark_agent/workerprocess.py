@@ -24,6 +24,7 @@ from fleetmark_protocol.errors import (
     FleetmarkError,
     ModelRejected,
     OutOfMemory,
+    SourceNotAllowed,
     all_errors,
 )
 
@@ -191,7 +192,7 @@ class WorkerProcess:
 
 def _typed(failure: dict[str, Any], no_memory_line: str | None) -> FleetmarkError:
     kind = all_errors().get(str(failure.get("code")), BackendError)
-    if not issubclass(kind, BackendError):
+    if not issubclass(kind, (BackendError, SourceNotAllowed)):
         kind = BackendError
     message = str(failure.get("message", "no reason given"))
     # Bindings that only say "failed" leave the reason to what their engine printed.

@@ -235,6 +235,19 @@ def test_every_llama_cpp_does_the_same_work():
     assert len(set(made.values())) == 1, made
 
 
+def test_every_engine_that_tells_its_prompts_tokens_makes_the_same_ones():
+    chat = "<|im_start|>user\nGrüße, 東京 & 🍝!<|im_end|>\n<|im_start|>assistant\n"
+    made = {}
+    for engine in engines_here():
+        if "prompt_ids" not in engine.lacks:
+            hosted = Hosted(engine)
+            hosted.load()
+            made[str(engine)] = hosted.ask(chat, tokens=1).completion.prompt_ids
+            hosted.end()
+    assert len(made) > 1
+    assert len(set(made.values())) == 1, made
+
+
 def test_every_registered_backend_is_in_the_suite():
     from fleetmark_agent.backends import registry
 

@@ -74,7 +74,7 @@ def test_any_text_has_the_ids_that_todays_llama_cpp_makes_of_it_from_the_origina
     original = llama_cpp.Llama(str(model_file), vocab_only=True, verbose=False)
     for prompt in PROMPTS:
         _, completion = ask(backend, prompt, tokens=1)
-        expected = original.tokenize(prompt.encode(), add_bos=True, special=False)
+        expected = original.tokenize(prompt.encode(), add_bos=True, special=True)
         assert list(completion.prompt_ids) == expected, prompt
 
 

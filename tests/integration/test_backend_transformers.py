@@ -129,7 +129,7 @@ def test_each_architecture_computes_what_llama_cpp_computes(tmp_path, kind):
     )
     ours = torch_model.load(file, "float32")
     ids = ours.tokenizer.encode(prompt).ids
-    assert ids == theirs.tokenize(prompt.encode(), add_bos=True, special=False)
+    assert ids == theirs.tokenize(prompt.encode(), add_bos=True, special=True)
     theirs.eval(ids)
     with torch.inference_mode():
         logits = ours.module(input_ids=torch.tensor([ids])).logits[0].numpy()

@@ -13,7 +13,7 @@ import pytest
 
 from engines import MODEL_REF, MODEL_SHA256
 from fleetmark_agent.config import ModelSettings
-from fleetmark_agent.models.gguf_reader import FrugalReader
+from fleetmark_agent.ggufreader import FrugalReader
 from fleetmark_agent.models.gguf_structure import read_structure
 from fleetmark_agent.models.store import ModelStore
 from fleetmark_protocol.errors import Canceled

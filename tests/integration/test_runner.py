@@ -362,3 +362,15 @@ def test_a_model_of_an_engines_own_server_needs_the_owners_leave(make_device, tm
         assert (last["state"], last["failure"]["code"]) == ("FAILED", "MODEL_NOT_FOUND")
         last = device.wait_for_end("c.d.001")
         assert (last["state"], last["failure"]["code"]) == ("REJECTED", "MODEL_REJECTED")
+
+
+def test_weights_that_an_engine_unpacks_must_fit_unpacked(make_device):
+    pytest.importorskip("torch")
+    # Room for the file and llama.cpp's work on it, not for 32 bits of every weight.
+    device = make_device(ram_bytes=450 * 10**6)
+    device.runner.start()
+    device.runner.assign(assignment(0))
+    device.runner.assign(assignment(1, backend="transformers"))
+    assert device.wait_for_end("c.d.000")["state"] == "SUCCEEDED"
+    last = device.wait_for_end("c.d.001")
+    assert (last["state"], last["failure"]["code"]) == ("REJECTED", "MODEL_TOO_LARGE")

@@ -181,6 +181,14 @@ def formats_of(backend: Backend, options: Options) -> tuple[str, ...]:
     return backend.formats
 
 
+@runtime_checkable
+class Unpacks(Protocol):
+    """What a backend adds that holds weights in another form than their file does."""
+
+    def held_bits_per_weight(self, options: Options) -> float:
+        """Return how much memory each weight takes while a job with these options loads."""
+
+
 def check_length(prompt_tokens: int, output_tokens: int, context_tokens: int) -> None:
     """Refuse before the engine is asked: engines differ in what they do with too much.
 

@@ -35,6 +35,7 @@ class Vocabulary:
     Attributes:
         spelled: bytes of each token; control tokens have none.
         ids: bytes -> token that a text can be made of.
+        controls: text that marks a control token -> that token.
         ranks: two neighbours -> how early they are merged.
         patterns: of words, see `_WORDS`.
         first: token that every prompt begins with, if any.
@@ -42,6 +43,7 @@ class Vocabulary:
 
     spelled: tuple[bytes, ...]
     ids: dict[bytes, int]
+    controls: dict[str, int]
     ranks: dict[tuple[bytes, bytes], int]
     patterns: tuple[str, ...]
     first: tuple[int, ...]
@@ -73,25 +75,48 @@ def vocabulary(header: Header) -> Vocabulary | None:
     kinds = header.values[KINDS]
     spelled: list[bytes] = []
     ids: dict[bytes, int] = {}
+    controls: dict[str, int] = {}
     for number, piece in enumerate(header.texts(TOKENS)):
         kind = kinds[number] if isinstance(kinds, list) else None
+        if kind == _CONTROL:
+            controls[piece.decode("utf-8", "replace")] = number
         raw = b"" if kind == _CONTROL else _raw(piece, kind, known)
         spelled.append(raw)
         if raw in known:
             ids.setdefault(raw, number)
     first = (header.number("tokenizer.ggml.bos_token_id"),)
     with_first = bool(header.number("tokenizer.ggml.add_bos_token", 0))
-    return Vocabulary(tuple(spelled), ids, ranks, _WORDS[name], first if with_first else ())
+    return Vocabulary(
+        tuple(spelled), ids, controls, ranks, _WORDS[name], first if with_first else ()
+    )
 
 
 def encode(vocabulary: Vocabulary, text: str) -> list[int]:
-    """Return the token ids of a text; pure. A byte without a token is left out, as in llama.cpp."""
+    """Return the token ids of a text; pure.
+
+    Marks of control tokens are those tokens; a byte without a token is left out, as in llama.cpp.
+    """
+    ids = list(vocabulary.first)
+    for part in _split(text, tuple(vocabulary.controls)):
+        control = vocabulary.controls.get(part)
+        ids += _encode_plain(vocabulary, part) if control is None else [control]
+    return ids if text else []
+
+
+def _encode_plain(vocabulary: Vocabulary, text: str) -> list[int]:
     pieces = [text]
     for pattern in _compiled(vocabulary.patterns):
         pieces = [word for piece in pieces for word in pattern.findall(piece)]
     parts = [part for word in pieces for part in _merged(vocabulary, word.encode())]
-    ids = [vocabulary.ids[part] for part in parts if part in vocabulary.ids]
-    return [*vocabulary.first, *ids] if text else []
+    return [vocabulary.ids[part] for part in parts if part in vocabulary.ids]
+
+
+def _split(text: str, marks: tuple[str, ...]) -> list[str]:
+    """Cut a text before and after each mark; where several fit, the longest."""
+    if not marks:
+        return [text]
+    longest_first = sorted(marks, key=len, reverse=True)
+    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
 
 
 def end_tokens(header: Header) -> frozenset[int]:

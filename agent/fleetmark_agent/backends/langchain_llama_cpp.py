@@ -48,9 +48,6 @@ class OverLlamaCpp:
         load_s = time.perf_counter() - started_s
         client = self._llm.client
         self._end_tokens = end_tokens_of(client)
-        tokenize = client.tokenize
-        # The completion would take `<|...|>` in a prompt for control tokens, the bare backend not.
-        client.tokenize = lambda text, add_bos=True, **_: tokenize(text, add_bos, special=False)
         return LoadReport(
             load_s,
             version=llama_cpp.__version__,
@@ -68,7 +65,7 @@ class OverLlamaCpp:
 
         llm = self._llm
         client = llm.client
-        prompt_tokens = len(client.tokenize(prompt.encode(), add_bos=True))
+        prompt_tokens = len(client.tokenize(prompt.encode(), add_bos=True, special=True))
         check_length(prompt_tokens, output_tokens, client.n_ctx())
         # It would find the beginning again that this prompt has in common with the last one.
         client.reset()

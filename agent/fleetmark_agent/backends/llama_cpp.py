@@ -90,7 +90,7 @@ class LlamaCpp:
         llama = self._llama
         if llama is None:
             raise BackendError("no model is loaded")
-        prompt_ids = llama.tokenize(prompt.encode(), add_bos=True, special=False)
+        prompt_ids = llama.tokenize(prompt.encode(), add_bos=True, special=True)
         check_length(len(prompt_ids), output_tokens, llama.n_ctx())
         # From position 0: nothing of an earlier prompt may be reused.
         llama.reset()

@@ -27,7 +27,7 @@ class TorchModel:
 
     Attributes:
         module: the PyTorch module.
-        tokenizer: a `tokenizers.Tokenizer`; special tokens in a text are text to it.
+        tokenizer: a `tokenizers.Tokenizer`.
         end_tokens: ids at which the model ends.
         weights_from: the type that the weights were dequantized from; None where they are as they
             were trained, or the directory does not say.
@@ -141,7 +141,6 @@ def _checked(
     if wrong:
         raise ModelRejected(f"{path.name} lacks weights: {', '.join(wrong[:5])}")
     module.eval()
-    tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     named = [tokenizer.token_to_id(text) for text in END_TOKENS]

@@ -53,6 +53,11 @@ class Transformers:
                 return replace(found, hint=f"{found.hint}{note}")
         return found
 
+    def held_bits_per_weight(self, options: Options) -> float:
+        """See `Unpacks.held_bits_per_weight`; quantizing begins with all weights unpacked."""
+        dtype = options.dtype or default_dtype(options.load_quantization)
+        return 16.0 if dtype == "bf16" else 32.0
+
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""
         self.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fleetmark_agent.models.gguf_structure import Structure
 
 if TYPE_CHECKING:
-    from fleetmark_agent.models.gguf_reader import FrugalReader
+    from fleetmark_agent.ggufreader import FrugalReader
 
 ARCHITECTURE = "llama"
 TOKENIZER = "llama"

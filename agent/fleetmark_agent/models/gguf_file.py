@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from fleetmark_agent.ggufreader import FrugalReader
 from fleetmark_agent.models.facts import FILE_TYPES, ORIGIN_KEY, ModelFacts
-from fleetmark_agent.models.gguf_reader import FrugalReader
 from fleetmark_agent.models.gguf_structure import Structure, read_structure
 from fleetmark_agent.models.watch import CHUNK_BYTES
 from fleetmark_protocol.errors import ModelRejected

@@ -1,7 +1,7 @@
 """Reads and checks the frame of a GGUF file: where its parts are, never what they say.
 
 Every length is checked against the file's size, because files come from strangers and the `gguf`
-package's reader checks none; it reads the metadata after this (see `gguf_reader`).
+package's reader checks none; it reads the metadata after this (see `ggufreader`).
 """
 
 import io

@@ -77,6 +77,7 @@ class ModelStore:
         *,
         formats: tuple[str, ...] = ("gguf",),
         context_tokens: int | None = None,
+        held_bits: float | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> StoredModel:
@@ -86,6 +87,7 @@ class ModelStore:
             spec: which.
             formats: what the job's backend reads (see `facts`), what it likes best first.
             context_tokens: checks that it fits in memory with so large a context.
+            held_bits: bits per weight in memory, where the backend unpacks what the file holds.
             progress: called with bytes done and bytes in all (None: unknown).
             cancelled: asked all the time; true aborts.
 
@@ -114,7 +116,8 @@ class ModelStore:
             name, sidecar = self._finder.find_or_make(spec, reference, formats, watch)
         if context_tokens is not None:
             available = self._mem_available_bytes()
-            check_fits(sidecar.info, sidecar.bytes, context_tokens, available)
+            held_bytes = int((sidecar.info.parameters or 0) * (held_bits or 0) / 8)
+            check_fits(sidecar.info, max(sidecar.bytes, held_bytes), context_tokens, available)
         return self._stored(name, sidecar)
 
     def list(self) -> builtins.list[ModelInfo]:
