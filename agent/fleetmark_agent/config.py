@@ -4,9 +4,9 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fleetmark_agent.backends.settings import EnginesSettings
 from fleetmark_protocol.ids import Name
@@ -91,6 +91,25 @@ class AgentSettings(Settings):
     engines: EnginesSettings = EnginesSettings()
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
+
+    @model_validator(mode="after")
+    def _llamafile_in_store(self) -> Self:
+        program = self.engines.llamafile.executable
+        if program is not None and (self.models_dir / program).parent != self.models_dir:
+            raise ValueError(
+                f"engines.llamafile.executable {str(program)!r}: llamafiles are executed out of the"
+                " model store alone; bring it in by `fleetmark-agent model add` and give its name"
+            )
+        return self
+
+    @property
+    def engines_here(self) -> EnginesSettings:
+        """What is set for engines, with the path of the bare llamafile in the model store."""
+        llamafile = self.engines.llamafile
+        if llamafile.executable is None:
+            return self.engines
+        found = llamafile.model_copy(update={"executable": self.models_dir / llamafile.executable})
+        return self.engines.model_copy(update={"llamafile": found})
 
     @property
     def models_dir(self) -> Path:

@@ -87,7 +87,7 @@ def _start(settings: AgentSettings) -> _Parts:
             boot_id=boot_id,
             time_ns=time.time_ns(),
             hardware=hardware(settings.telemetry.sensor_root),
-            backends=registry.probe(settings.runner.allow_backends, settings.engines),
+            backends=registry.probe(settings.runner.allow_backends, settings.engines_here),
             models=models.list(),
             sensors=sampler.sensor_infos(),
             jobs=joblog.known(),
@@ -110,14 +110,14 @@ def _start(settings: AgentSettings) -> _Parts:
         link.hold,
         settings.state_dir / "logs",
         settings.runner.max_backend_bytes,
-        settings.engines,
+        settings.engines_here,
     )
     runner = Runner(
         settings,
         tools,
         recorder,
         models,
-        create=lambda name: registry.create(name, settings.engines),
+        create=lambda name: registry.create(name, settings.engines_here),
         on_change=lambda: link.announce(inventory()),
     )
     recorder.event("info", "agent_started", f"agent {__version__} started", boot_id=boot_id)

@@ -21,7 +21,7 @@ class LlamafileSettings(Section):
     """llamafiles: programs, so none runs that the owner has not named by its digest."""
 
     executable: Path | None = None
-    """The bare llamafile program, for models without one inside."""
+    """The bare llamafile program, for models without one inside: its name in the model store."""
     trusted_sha256: tuple[Sha256, ...] = ()
     """Digests of the llamafiles, bare or with weights inside, that may be executed."""
 

@@ -194,7 +194,7 @@ def _backends(settings: "AgentSettings") -> Iterator[Finding]:
             yield Finding(
                 "warn", f"runner.allow_backends: no backend {name!r}{suggestion(name, known)}"
             )
-    found = registry.probe(allowed, settings.engines)
+    found = registry.probe(allowed, settings.engines_here)
     for backend in found:
         if backend.available:
             built_with = f" ({', '.join(backend.features)})" if backend.features else ""

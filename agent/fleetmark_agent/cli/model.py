@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fleetmark_agent.models.stored import StoredModel
     from fleetmark_protocol.messages import ModelInfo, ModelSpec
 
-STORED_FORMATS = ("gguf", "ggml", "llamafile", "safetensors")
+STORED_FORMATS = ("gguf", "ggml", "llamafile", "program", "safetensors")
 
 app = typer.Typer(
     help="Look after the models on this device.",

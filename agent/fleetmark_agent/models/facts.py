@@ -8,11 +8,12 @@ from fleetmark_agent.models.gguf_structure import TENSOR_TYPES
 from fleetmark_protocol.ids import Sha256
 from fleetmark_protocol.records import Count, Label, Positive
 
-Format = Literal["gguf", "ggml", "safetensors", "llamafile", "remote"]
+Format = Literal["gguf", "ggml", "safetensors", "llamafile", "program", "remote"]
 """What a model can be.
 
 `gguf`: a file of llama.cpp; `ggml`: one of its containers from before August 2023; `safetensors`: a
-Hugging Face directory; `llamafile`: a program with a GGUF file inside; `remote`: no file of ours.
+Hugging Face directory; `llamafile`: a program with a GGUF file inside; `program`: a llamafile
+without one, which runs the others' models; `remote`: no file of ours.
 A backend may also name `gguf-2023`: a GGUF file that the llama.cpp of September 2023 reads.
 """
 

@@ -1,4 +1,4 @@
-"""Says what a llamafile holds: a program that is a zip archive too, with a GGUF file inside."""
+"""Says what a llamafile holds: a program and a zip archive in one, with a GGUF file or without."""
 
 import struct
 import zipfile
@@ -18,18 +18,17 @@ def read_llamafile(path: Path) -> ModelFacts:
     """Say what a llamafile holds.
 
     Raises:
-        ModelRejected: it has no weights inside, several, or packed ones; or they are damaged.
+        ModelRejected: it has several weights inside, or packed ones; or they are damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [one for one in archive.infolist() if one.filename.endswith(".gguf")]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise ModelRejected(f"{path.name}: a program, but no llamafile: {error}") from error
-    if len(members) != 1:
-        raise ModelRejected(
-            f"{path.name}: a program with {len(members)} GGUF files inside, not one",
-            hint="the bare llamafile program is no model: name it in engines.llamafile.executable",
-        )
+    if not members:
+        return ModelFacts(format="program")
+    if len(members) > 1:
+        raise ModelRejected(f"{path.name}: a program with {len(members)} GGUF files, not one")
     (member,) = members
     if member.compress_type != zipfile.ZIP_STORED:
         raise ModelRejected(f"{path.name}: {member.filename} inside is packed; it must be stored")

@@ -153,7 +153,7 @@ class Maker:
             watch: asked while a file inside another one is hashed.
         """
         path = self._shelf.find(name)
-        if facts.format == "llamafile" and seen is None:
+        if facts.format in ("llamafile", "program") and seen is None:
             # Nobody runs it whom the owner has not told to: see engines.llamafile.trusted_sha256.
             path.chmod(path.stat().st_mode | 0o111)
         found, origin = seen or look_at(path), facts.origin_sha256

@@ -19,10 +19,13 @@ from fakes.fake_model import (
     write_llamafile,
     write_model,
 )
+from fleetmark_agent.config import ModelSettings
 from fleetmark_agent.models.formats import inspect, read_model
 from fleetmark_agent.models.model_files import copy_model, hash_model, look_at
 from fleetmark_agent.models.sidecar import Sidecar
+from fleetmark_agent.models.store import ModelStore
 from fleetmark_protocol.errors import ModelRejected
+from fleetmark_protocol.messages import ModelSpec
 
 KV_VALUES = LAYERS * KV_HEADS * 2 * (WIDTH // HEADS)
 
@@ -86,9 +89,10 @@ def test_a_llamafile_tells_what_the_gguf_file_inside_holds(tmp_path):
     assert facts.model_copy(update={"format": "gguf", "gguf_window": None}) == inner
 
 
-def test_a_program_without_weights_is_no_model_and_is_told_where_it_belongs(tmp_path):
-    with pytest.raises(ModelRejected, match="0 GGUF files inside"):
-        read_model(write_llamafile(tmp_path / "llamafile"))
+def test_a_llamafile_without_a_model_is_a_program_that_holds_none(tmp_path):
+    facts = read_model(write_llamafile(tmp_path / "llamafile"))
+    assert facts.format == "program"
+    assert facts.parameters is None
 
 
 def test_packed_weights_in_a_llamafile_are_rejected(tmp_path):
@@ -235,3 +239,17 @@ def test_a_sidecar_from_before_there_were_formats_is_still_read():
     assert sidecar.info.format == "gguf"
     assert sidecar.recipe is not None
     assert (sidecar.recipe.format, sidecar.recipe.tool) == ("gguf", "gguf")
+
+
+def test_a_bare_llamafile_is_kept_in_the_store_and_no_job_takes_it_for_a_model(tmp_path):
+    program = write_llamafile(tmp_path / "llamafile-0.9.3")
+    store = ModelStore(tmp_path / "store", ModelSettings())
+    kept = store.add_file(program)
+    assert (kept.format, kept.sha256) == (
+        "program",
+        hashlib.sha256(program.read_bytes()).hexdigest(),
+    )
+    assert kept.path.stat().st_mode & 0o100
+    asked = ModelSpec(name="m", ref="path:llamafile-0.9.3")
+    with pytest.raises(ModelRejected, match="is program; its backend reads llamafile or gguf"):
+        store.ensure(asked, formats=("llamafile", "gguf"))
