@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engines import smollm2
@@ -37,3 +38,13 @@ def fleet(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Fleet]:
     made = Fleet(tmp_path, mosquitto)
     yield made
     made.close()
+
+
+@pytest.fixture
+def new_children():
+    """Return what lists the children of this process that the test has started.
+
+    Others may be there: a server that all tests share, or one that nobody has waited for.
+    """
+    before = {child.pid for child in psutil.Process().children()}
+    return lambda: [one for one in psutil.Process().children() if one.pid not in before]

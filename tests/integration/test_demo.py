@@ -72,7 +72,9 @@ def test_ctrl_c_leaves_nothing_running_says_where_the_data_is_and_it_can_run_aga
         wait_for(lambda: len(processes_of(tmp_path)) >= 5, 60, "the whole fleet")
         demo.send_signal(signal.SIGINT)
         output, _ = demo.communicate(timeout=60)
-        assert demo.returncode == 130, output
+        # Both are 130 to a shell. Python itself ends by the signal where it met a Ctrl-C that came
+        # while a module made a dataclass, although that was handled.
+        assert demo.returncode in (130, -signal.SIGINT), output
         assert str(tmp_path / "demo") in output
         assert processes_of(tmp_path) == []
 

@@ -45,7 +45,7 @@ def expected():
 
 
 @pytest.fixture
-def make(bare):
+def make(bare, new_children):
     made = []
 
     def backend(version):
@@ -55,7 +55,7 @@ def make(bare):
     yield backend
     for one in made:
         one.close()
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def ask(backend, prompt=PROMPT, tokens=12, options=WARM):
@@ -128,12 +128,12 @@ def test_a_command_leaves_nothing_behind(make, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_prompt_is_on_no_command_line(make):
+def test_the_prompt_is_on_no_command_line(make, new_children):
     backend = make("0.9.3")
     backend.load(smollm2(), COLD)
     stream = backend.generate(PROMPT, 100, COLD)
     next(stream)
-    words = [word for child in psutil.Process().children() for word in child.cmdline()]
+    words = [word for child in new_children() for word in child.cmdline()]
     stream.close()
     assert "--cli" in words
     assert not any("Italy" in word for word in words)
@@ -172,22 +172,22 @@ def test_a_model_that_cannot_be_read_is_rejected(make, tmp_path, options):
         load_and_ask()
 
 
-def test_a_killed_server_is_a_crash_that_says_so(make):
+def test_a_killed_server_is_a_crash_that_says_so(make, new_children):
     backend = make("0.9.3")
     backend.load(smollm2(), WARM)
     stream = backend.generate(PROMPT, 200, WARM)
     next(stream)
-    psutil.Process().children()[0].kill()
+    new_children()[0].kill()
     with pytest.raises(BackendCrashed, match="SIGKILL"):
         list(stream)
 
 
-def test_a_killed_command_is_a_crash_that_says_so(make):
+def test_a_killed_command_is_a_crash_that_says_so(make, new_children):
     backend = make("0.9.3")
     backend.load(smollm2(), COLD)
     stream = backend.generate(PROMPT, 200, COLD)
     next(stream)
-    psutil.Process().children()[0].kill()
+    new_children()[0].kill()
     with pytest.raises(BackendCrashed, match="SIGKILL"):
         list(stream)
 

@@ -4,7 +4,6 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engines import MODEL_REF, MODEL_SHA256, model_store
@@ -144,7 +143,9 @@ def test_a_job_runs_once_however_often_it_is_assigned_and_its_end_is_said_again(
     assert device.records("job")[-1]["trials_recorded"] == 3
 
 
-def test_a_job_is_canceled_before_it_begins_while_it_runs_and_when_it_is_unknown(make_device):
+def test_a_job_is_canceled_before_it_begins_while_it_runs_and_when_it_is_unknown(
+    make_device, new_children
+):
     device = make_device()
     device.runner.start()
     device.runner.assign(assignment(0, repetitions=5000))
@@ -157,7 +158,7 @@ def test_a_job_is_canceled_before_it_begins_while_it_runs_and_when_it_is_unknown
         last = device.wait_for_end(f"c.d.{number:03d}")
         assert last["state"] == "CANCELED"
         assert ("IN_PROGRESS" in device.states(last["job_id"])) == begun
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def test_a_withdrawn_job_is_stopped(make_device):
@@ -214,13 +215,13 @@ def test_a_mistake_of_the_agent_fails_one_job_and_the_next_one_runs(make_device,
     assert device.wait_for_end("c.d.001")["state"] == "SUCCEEDED"
 
 
-def test_a_job_past_its_own_deadline_is_timed_out(make_device):
+def test_a_job_past_its_own_deadline_is_timed_out(make_device, new_children):
     device = make_device()
     device.runner.start()
     device.runner.assign(assignment(repetitions=5000, timeouts={"job_s": 2}))
     last = device.wait_for_end("c.d.000")
     assert (last["state"], last["failure"]["code"]) == ("TIMED_OUT", "JOB_TIMED_OUT")
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_two_agents_of_one_machine_never_measure_at_once(make_device):
     assert events == ["waiting_for_machine"]
 
 
-def test_a_cold_job_starts_an_engine_and_loads_the_model_for_every_trial(make_device):
+def test_a_cold_job_starts_an_engine_and_loads_the_model_for_every_trial(make_device, new_children):
     device = make_device()
     device.runner.start()
     cold = {"threads": 1, "context_tokens": 256, "start": "cold"}
@@ -291,7 +292,7 @@ def test_a_cold_job_starts_an_engine_and_loads_the_model_for_every_trial(make_de
         assert trial["cold"]
         assert trial["load_s"] == load["load_s"] > 0
         assert trial["latency_cold_s"] == trial["load_s"] + trial["latency_s"]
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def test_a_warm_job_loads_once_and_only_its_first_request_is_a_cold_one(make_device):

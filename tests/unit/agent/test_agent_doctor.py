@@ -186,7 +186,8 @@ def test_an_engine_that_is_not_installed_comes_with_the_command_that_installs_it
     from fleetmark_agent.backends import packages
 
     monkeypatch.setattr(packages, "find_spec", lambda _: None)
-    every = list(examine(settings()))
+    nowhere = {"llama_server": {"executable": "/nowhere/llama-server"}}
+    every = list(examine(settings(engines=nowhere)))
     (backend,) = [one for one in every if one.what.startswith("backend xllamacpp:")]
     assert (backend.level, backend.hint) == ("warn", "pip install 'fleetmark[xllamacpp]'")
     (none,) = [one for one in every if "no backend is available" in one.what]

@@ -5,7 +5,6 @@ import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fakes.fake_llama_server import handler, write_llama_server
@@ -27,7 +26,7 @@ MODEL = Path("model.gguf")
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, new_children):
     made = []
 
     def backend(fault=""):
@@ -39,7 +38,7 @@ def make(tmp_path):
     yield backend
     for one in made:
         one.close()
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def ask(backend):
@@ -86,11 +85,11 @@ def test_a_program_that_was_named_but_is_not_executable_is_unavailable(make, tmp
         backend.load(MODEL, OPTIONS)
 
 
-def test_it_is_given_only_flags_that_it_knows(make):
+def test_it_is_given_only_flags_that_it_knows(make, new_children):
     backend = make()
     report = backend.load(MODEL, OPTIONS)
     assert report.version == "4567 (abcdef12)"
-    (server,) = psutil.Process().children()
+    (server,) = new_children()
     words = server.cmdline()
     assert words[words.index("--threads") + 1] == "2"
     assert words[words.index("--parallel") + 1] == "1"
@@ -98,10 +97,10 @@ def test_it_is_given_only_flags_that_it_knows(make):
     assert ask(backend) == " one two three"
 
 
-def test_the_key_is_in_its_environment_and_not_on_its_command_line(make, monkeypatch):
+def test_the_key_is_in_its_environment_and_not_on_its_command_line(make, new_children, monkeypatch):
     monkeypatch.setenv("LLAMA_ARG_N_PARALLEL", "7")
     make().load(MODEL, OPTIONS)
-    (server,) = psutil.Process().children()
+    (server,) = new_children()
     key = server.environ()["LLAMA_API_KEY"]
     assert len(key) == 32
     assert key not in " ".join(server.cmdline())

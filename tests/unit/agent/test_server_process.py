@@ -47,7 +47,7 @@ def test_it_is_ready_when_it_says_so_and_not_before(tmp_path):
     process.stop()
 
 
-def test_stopping_leaves_no_child_and_no_zombie():
+def test_stopping_leaves_no_child_and_no_zombie(new_children):
     process = shell("sleep 100 & sleep 100 & wait")
     tree = psutil.Process(process.pid)
     wait_for(lambda: len(tree.children()) == 2)
@@ -56,7 +56,7 @@ def test_stopping_leaves_no_child_and_no_zombie():
     process.stop()
     assert not psutil.pid_exists(process.pid)
     assert not any(child.is_running() for child in children)
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def test_one_that_ignores_the_request_to_end_is_killed(monkeypatch):
@@ -81,10 +81,10 @@ def test_a_stranger_on_its_port_does_not_stand_for_one_that_died():
         shell("exit 1", ready=ready)
 
 
-def test_one_that_is_never_ready_is_ended():
+def test_one_that_is_never_ready_is_ended(new_children):
     with pytest.raises(BackendTimeout, match=r"0\.3 s: still at it"):
         shell("echo still at it; sleep 100", ready=lambda: False, timeout_s=0.3)
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def test_a_signal_has_its_name(sleeper):
