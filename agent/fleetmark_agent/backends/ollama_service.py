@@ -33,8 +33,8 @@ from fleetmark_protocol.settings import is_loopback
 PROBE_TIMEOUT_S = 0.5
 START_TIMEOUT_S = 60.0
 INSTALL_HINT = (
-    "install Ollama as its vendor describes at https://ollama.com/download, or name its program in"
-    " ollama.executable"
+    "curl -fsSL https://ollama.com/install.sh | sh (its vendor's installer), or name a program in"
+    " engines.ollama.executable of the agent's settings"
 )
 _PORTS_TRIED = 3
 _TOO_LONG = re.compile(r"exceeds the context length|longer than the context", re.IGNORECASE)

@@ -85,6 +85,10 @@ def legend(report: Report) -> Iterator[str]:
         f"Medians; ± is half of the {percent(report.confidence)} interval. V/S/I: trials valid, "
         "suspect (counted, with the reason below), invalid (left out)."
     )
+    yield (
+        "A warm cell is one run of its engine: intervals do not hold what differs between two runs "
+        "of the same program, often a few percent."
+    )
     if report.baseline is not None:
         yield f"Speed-up against {report.baseline}: {signs}."
 
