@@ -297,7 +297,7 @@ def test_without_server_and_program_it_says_what_would_help(tmp_path):
     found = make(**nowhere).probe()
     assert not found.available
     assert "127.0.0.1:9" in found.reason
-    assert "ollama.com/download" in found.hint
+    assert "ollama.com/install.sh" in found.hint
     for serve in ("auto", "always", "never"):
         with pytest.raises(BackendUnavailable):
             make(serve=serve, **nowhere).load(tmp_path / "any.gguf", OPTIONS)
