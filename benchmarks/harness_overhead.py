@@ -9,11 +9,10 @@ model with the same options and take turns; see pairs.py for how.
 
 import argparse
 import random
-import sys
 import tempfile
 from pathlib import Path
 
-from pairs import Figures, Shortest, report, take_turns
+from pairs import Figures, Shortest, arguments, report, run_blocks, take_turns
 from shortest import CONTEXT_TOKENS, ENGINES, PROMPT
 
 from fleetmark_agent.backends.settings import EnginesSettings
@@ -92,20 +91,10 @@ def run_block(args: argparse.Namespace, rng: random.Random) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("backend", choices=sorted(ENGINES))
-    parser.add_argument("model", type=Path)
     parser.add_argument("--program", type=Path, default="llama-server")
-    parser.add_argument("--blocks", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = arguments(parser)
     logs.configure("error")
-    rng = random.Random(0)
-    blocks = []
-    for number in range(args.blocks):
-        blocks.append(run_block(args, rng))
-        print(f"\rblock {number + 1} of {args.blocks}", end="", file=sys.stderr)
-    print(file=sys.stderr)
+    blocks = run_blocks(args.blocks, lambda rng: run_block(args, rng))
     print(f"{args.backend}, {args.threads} thread(s), {args.tokens} tokens")
     report(blocks)
 

@@ -10,14 +10,13 @@ block of rounds (see pairs.py for why), and the interval resamples whole blocks.
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
-from pairs import ratio_interval
+from pairs import arguments, ratio_interval, run_blocks
 from shortest import PROMPT
 
 from fleetmark_agent.trials import measured_fields
@@ -90,19 +89,9 @@ def run_block(args: argparse.Namespace, rng: random.Random) -> tuple[Figures, di
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("inner", choices=("llama_cpp", "ctransformers"))
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--blocks", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = arguments(parser)
     logs.configure("error")
-    rng = random.Random(0)
-    blocks = []
-    for number in range(args.blocks):
-        blocks.append(run_block(args, rng))
-        print(f"\rblock {number + 1} of {args.blocks}", end="", file=sys.stderr)
-    print(file=sys.stderr)
+    blocks = run_blocks(args.blocks, lambda rng: run_block(args, rng))
     for quantity, unit in QUANTITIES.items():
         of_blocks = [figures[quantity] for figures, _ in blocks]
         ratio, low, high = ratio_interval(of_blocks, "langchain")

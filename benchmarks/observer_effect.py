@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from pairs import Figures, Shortest, report, take_turns
+from pairs import Figures, Shortest, arguments, report, run_blocks, take_turns
 from shortest import CONTEXT_TOKENS, PROMPT
 
 from fleetmark_agent.config import AgentSettings
@@ -109,20 +109,10 @@ def run_block(model: Path, args: argparse.Namespace, rng: random.Random) -> Figu
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--blocks", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = arguments(parser)
     # The link says once a block that nobody acknowledges; that is as meant here.
     logs.configure("error")
-    rng = random.Random(0)
-    blocks = []
-    for number in range(args.blocks):
-        blocks.append(run_block(args.model, args, rng))
-        print(f"\rblock {number + 1} of {args.blocks}", end="", file=sys.stderr)
-    print(file=sys.stderr)
+    blocks = run_blocks(args.blocks, lambda rng: run_block(args.model, args, rng))
     report(blocks)
 
 

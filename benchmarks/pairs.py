@@ -5,6 +5,7 @@ memory happened to land). So processes are started anew for each block of rounds
 turns in an order shuffled per round, and the interval resamples whole blocks.
 """
 
+import argparse
 import os
 import random
 import signal
@@ -13,10 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 PAUSE_S = 0.05
+Block = TypeVar("Block")
 Figures = dict[str, list[float]]
 """From a side's name to its decode tokens per second."""
 
@@ -45,6 +48,27 @@ class Shortest:
         """Kill it and what it has started."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, with what all of these benchmarks take."""
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def run_blocks(count: int, run_block: Callable[[random.Random], Block]) -> list[Block]:
+    """Return what each block gives, and say on the way how far it is."""
+    rng = random.Random(0)
+    blocks = []
+    for number in range(count):
+        blocks.append(run_block(rng))
+        print(f"\rblock {number + 1} of {count}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    return blocks
 
 
 def take_turns(
