@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fleetmark_protocol.errors import ProcessFailed
@@ -29,7 +30,8 @@ class Processes:
 
     def start(self, name: str, module: str, arguments: Sequence[str]) -> None:
         """Start `python -m module arguments`; its output goes to NAME.log."""
-        self._running.append((name, self._spawn(name, module, arguments)))
+        with _interrupted_afterwards():
+            self._running.append((name, self._spawn(name, module, arguments)))
 
     def run(self, name: str, module: str, arguments: Sequence[str]) -> None:
         """Run a module to its end.
@@ -37,8 +39,9 @@ class Processes:
         Raises:
             ProcessFailed: it exited with another code than 0.
         """
-        process = self._spawn(name, module, arguments)
-        self._running.append((name, process))
+        with _interrupted_afterwards():
+            process = self._spawn(name, module, arguments)
+            self._running.append((name, process))
         try:
             code = process.wait()
         finally:
@@ -100,6 +103,26 @@ class Processes:
             f"{name} ended with exit code {code}:\n  " + "\n  ".join(tail),
             hint=f"the whole log is {log}",
         )
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Hold a Ctrl-C back until the end of the block.
+
+    Around a fork Python runs hooks (of `logging`, for one), and swallows what they raise: an
+    interrupt that comes just then would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no Ctrl-C ever arrives
+        return
+    held: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def wait_until_listening(host: str, port: int, processes: Processes, timeout_s: float) -> None:
