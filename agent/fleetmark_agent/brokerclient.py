@@ -1,5 +1,6 @@
 """An MQTT client made from the settings, and a trial connection for the doctor (paho-mqtt)."""
 
+import random
 import socket
 import ssl
 import threading
@@ -10,6 +11,17 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol.errors import ConfigError, StoreUnavailable
+
+RECONNECT_MIN_S = 1
+RECONNECT_MAX_S = 20
+
+
+def reconnect_max_s(rng: random.Random) -> int:
+    """Return up to where a device's delays between attempts to connect double.
+
+    A fleet whose broker restarts must not come back as one wave.
+    """
+    return rng.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S)
 
 
 def make_client(settings: AgentSettings, suffix: str = "") -> mqtt.Client:

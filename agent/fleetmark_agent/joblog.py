@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 
 from fleetmark_agent.database import Database
-from fleetmark_protocol.errors import ContractError
+from fleetmark_protocol.errors import ContractError, Interrupted
 from fleetmark_protocol.jobs import JobState, move
 from fleetmark_protocol.messages import JobSpec, KnownJob
 from fleetmark_protocol.records import JobRecord
 
 KEPT_TERMINAL_JOBS = 200
 """Finished jobs are remembered so long that a late or repeated assignment can't run them again."""
+
+MAX_ATTEMPTS = 5
+"""A job that takes the agent down with it each time must not do so for ever."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,17 @@ class Entry:
     state: JobState
     attempt: int
     final: JobRecord | None
+
+    def check_resumable(self) -> None:
+        """Let another attempt pass.
+
+        Raises:
+            Interrupted: the job may not go on.
+        """
+        if not self.spec.resume:
+            raise Interrupted(f"attempt {self.attempt} was interrupted; the job may not resume")
+        if self.attempt >= MAX_ATTEMPTS:
+            raise Interrupted(f"interrupted {self.attempt} times")
 
 
 class JobLog:

@@ -27,6 +27,13 @@ class Backlog:
 
     records: int
     bytes: int
+    max_bytes: int
+    """The outbox's cap, which results may exceed."""
+
+    @property
+    def used_percent(self) -> float:
+        """What waits, as a share of the cap; above 100 where results exceed it."""
+        return 100 * self.bytes / self.max_bytes
 
 
 class Outbox:
@@ -53,6 +60,10 @@ class Outbox:
         self.on_append = on_append
         self._log = logs.get("outbox")
         self._lost_telemetry = 0
+        self.thinned = 0
+        """Telemetry dropped near the cap since the start."""
+        self.own_events = 0
+        """Events since the start that tell of missing telemetry."""
         with database.transaction(durable=True) as connection:
             meta = dict(connection.execute("SELECT key, value FROM meta"))
             self.epoch: str = meta.get("epoch") or new_uuid()
@@ -171,7 +182,7 @@ class Outbox:
 
     def backlog(self) -> Backlog:
         """Return how much waits."""
-        return Backlog(self._records, self._bytes)
+        return Backlog(self._records, self._bytes, self._max_bytes)
 
     def _recount(self) -> None:
         with self._database.transaction() as connection:
@@ -204,6 +215,7 @@ class Outbox:
             ).fetchall()
             victims = rows[1::2] or rows
             connection.executemany("DELETE FROM records WHERE seq = ?", [(s,) for s, _ in victims])
+        self.thinned += len(victims)
         self._records -= len(victims)
         self._bytes -= sum(size + ROW_OVERHEAD_BYTES for _, size in victims)
         return len(victims)
@@ -226,6 +238,7 @@ class Outbox:
             self._append(event, RESULT)
         except StoreUnavailable:
             return False
+        self.own_events += 1
         return True
 
     def _set(self, **values: object) -> None:

@@ -11,6 +11,7 @@ from fleetmark_agent.joblog import JobLog
 from fleetmark_agent.outbox import Outbox
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import Canceled, FleetmarkError, StoreUnavailable
+from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.records import (
     EventRecord,
@@ -81,6 +82,22 @@ class Recorder:
 
         self._patiently(write)
         return attempt
+
+    def final(
+        self, spec: JobSpec, state: JobState, failure: Failure | None, planned: int
+    ) -> JobRecord:
+        """Return the record of a job's terminal state, for `end`."""
+        entry = self.joblog.get(spec.job_id)
+        return JobRecord(
+            time_ns=time.time_ns(),
+            campaign_id=spec.campaign_id,
+            job_id=spec.job_id,
+            attempt=entry.attempt if entry else 0,
+            state=state,
+            trials_recorded=len(self.joblog.marked_trials(spec.job_id)),
+            trials_planned=planned,
+            failure=failure,
+        )
 
     def end(self, record: JobRecord) -> None:
         """Record a job's terminal state."""

@@ -16,13 +16,10 @@ from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.session import Session
 from fleetmark_agent.trials import plan
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import Canceled, FleetmarkError, Interrupted, JobTimedOut
+from fleetmark_protocol.errors import Canceled, FleetmarkError, JobTimedOut
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import Assignment, JobSpec
-from fleetmark_protocol.records import Failure, JobRecord
-
-MAX_ATTEMPTS = 5
-"""A job that takes the agent down with it each time must not do so for ever."""
+from fleetmark_protocol.records import Failure
 
 RETRY_S = 1.0
 
@@ -184,10 +181,7 @@ class Runner:
                 job_id,
                 attempt=entry.attempt,
             )
-        if not entry.spec.resume:
-            raise Interrupted(f"attempt {entry.attempt} was interrupted; the job may not resume")
-        if entry.attempt >= MAX_ATTEMPTS:
-            raise Interrupted(f"interrupted {entry.attempt} times")
+        entry.check_resumable()
 
     def _prepare(self, spec: JobSpec) -> StoredModel:
         backend = check_job(spec, self._settings, self._create)
@@ -227,18 +221,7 @@ class Runner:
                 self._session = None
 
     def _end(self, spec: JobSpec, state: JobState, failure: Failure | None) -> None:
-        entry = self._joblog.get(spec.job_id)
-        record = JobRecord(
-            time_ns=time.time_ns(),
-            campaign_id=spec.campaign_id,
-            job_id=spec.job_id,
-            attempt=entry.attempt if entry else 0,
-            state=state,
-            trials_recorded=len(self._joblog.marked_trials(spec.job_id)),
-            trials_planned=len(plan(spec)),
-            failure=failure,
-        )
-        self._recorder.end(record)
+        self._recorder.end(self._recorder.final(spec, state, failure, len(plan(spec))))
         self._log.info(
             "job_ended",
             job_id=spec.job_id,

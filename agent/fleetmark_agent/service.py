@@ -18,6 +18,7 @@ from fleetmark_agent.outbox import Outbox
 from fleetmark_agent.recorder import Recorder
 from fleetmark_agent.runner import Runner
 from fleetmark_agent.statelock import held
+from fleetmark_agent.telemetry.backlog import Waiting
 from fleetmark_agent.telemetry.sampler import Sample, Sampler
 from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_protocol import logs
@@ -72,7 +73,12 @@ def _start(settings: AgentSettings) -> _Parts:
     joblog = JobLog(database)
     recorder = Recorder(database, outbox, joblog, stopping.is_set)
     models = ModelStore.from_settings(settings)
-    sensors = all_sensors(settings.telemetry.sensor_root, settings.state_dir)
+
+    def waiting() -> Waiting:
+        backlog = outbox.backlog()
+        return Waiting(backlog.records, backlog.used_percent)
+
+    sensors = all_sensors(settings.telemetry.sensor_root, settings.state_dir, waiting)
 
     def emit(sample: Sample, job_id: str | None, trial_id: str | None) -> None:
         outbox.append(sample.to_record(boot_id, job_id, trial_id))

@@ -201,6 +201,7 @@ class Session:
     def _observed(self, seen: dict[str, Any], window: Window, trial: PlannedTrial) -> Observed:
         highest_hz = max(self._freq_hz_max or 0.0, window.cpu_freq_hz_max or 0.0)
         self._freq_hz_max = highest_hz or None
+        throttled_before, throttled_after = window.throttled_change or (None, None)
         return Observed(
             failed="failure" in seen,
             prompt_tokens=seen.get("prompt_tokens"),
@@ -213,6 +214,9 @@ class Session:
             cpu_steal_percent_mean=seen.get("cpu_steal_percent_mean"),
             cpu_freq_hz_min=seen.get("cpu_freq_hz_min"),
             cpu_freq_hz_max_of_job=self._freq_hz_max,
+            throttled_before=throttled_before,
+            throttled_after=throttled_after,
+            throttled_throughout=window.throttled_throughout,
             quiet_before=self._quiet,
             cores=psutil.cpu_count(),
             cpu_percent_mean=seen.get("cpu_percent_mean"),

@@ -31,7 +31,8 @@ class Reason(StrEnum):
     FREQUENCY_DROP = "frequency_drop"
     """SUSPECT: the CPU ran well below the highest frequency seen in the same job."""
     THROTTLED = "throttled"
-    """INVALID: the firmware's bits for throttling or under-voltage changed during the trial."""
+    """INVALID: throttling or under-voltage began or ended during the trial. SUSPECT: there was
+    one all the time, so the figures are those of a slowed machine."""
     COMPETING_LOAD = "competing_load"
     """SUSPECT: the machine was not quiet before the job, or something else used it meanwhile."""
 
@@ -52,8 +53,10 @@ class Observed:
         cpu_steal_percent_mean: of the machine, during the trial.
         cpu_freq_hz_min: lowest sample of the trial.
         cpu_freq_hz_max_of_job: highest sample of the job so far, this trial included.
-        throttled_before: the firmware's throttling and under-voltage bits before the trial.
-        throttled_after: the same bits after it.
+        throttled_before: the bits for throttling and under-voltage before they first changed, in
+            the trial or since the sample just before it.
+        throttled_after: the same bits after that; where they did not change, the same.
+        throttled_throughout: whether all samples of the trial found the machine throttled.
         quiet_before: whether the quiet gate passed; False when it timed out.
         cores: logical cores of the machine.
         cpu_percent_mean: of the whole machine (0 to 100, steal not included).
@@ -74,6 +77,7 @@ class Observed:
     cpu_freq_hz_max_of_job: float | None = None
     throttled_before: int | None = None
     throttled_after: int | None = None
+    throttled_throughout: bool | None = None
     quiet_before: bool | None = None
     cores: int | None = None
     cpu_percent_mean: float | None = None
@@ -146,6 +150,8 @@ def _machine(seen: Observed, limits: Thresholds) -> Iterator[_Finding]:
     bits = (seen.throttled_before, seen.throttled_after)
     if None not in bits and bits[0] != bits[1]:
         yield Verdict.INVALID, Reason.THROTTLED
+    if seen.throttled_throughout:
+        yield Verdict.SUSPECT, Reason.THROTTLED
     if seen.quiet_before is False or _below(
         limits.unexplained_cpu_percent, unexplained_cpu_percent(seen)
     ):

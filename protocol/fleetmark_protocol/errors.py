@@ -177,6 +177,13 @@ class ProcessFailed(FleetmarkError):
     remedy = "Read its log file, which the message names."
 
 
+class GrafanaFailed(FleetmarkError):
+    """Grafana cannot be reached, or did not take what was pushed to it."""
+
+    code = "GRAFANA"
+    remedy = "Read the message: it is Grafana's own. What was pushed before it stays; push again."
+
+
 class StoreError(FleetmarkError):
     """Something could not be written or read."""
 
@@ -191,6 +198,19 @@ class StoreUnavailable(StoreError):
     retryable = True
     remedy = "See whether disk or database are there; nothing is lost meanwhile."
 
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        """Say why.
+
+        Args:
+            message: for the log.
+            hint: what to do about it.
+            retry_after_s: how long the store itself asks to be left alone, where it does.
+        """
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
 
 class OutboxFull(StoreUnavailable):
     """The outbox's disk is full, or nothing in it may be dropped for a new record."""
@@ -200,16 +220,16 @@ class OutboxFull(StoreUnavailable):
 
 
 class PartialWrite(StoreError):
-    """Some records were written and some can never be."""
+    """Some records were written, and some can never be or could not be now."""
 
     code = "PARTIAL_WRITE"
     remedy = "Look into the dead-letter file for what the store refused."
 
     def __init__(self, message: str, *, accepted: list[int], rejected: dict[int, str]) -> None:
-        """Say which.
+        """Say which; of a position in neither nothing is promised: write that record again later.
 
         Args:
-            message: for the log.
+            message: for the log; says why where records are to be written again.
             accepted: positions in the batch that are durably written.
             rejected: position -> why this record can never be written.
         """

@@ -3,7 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["s", "bytes", "bytes/s", "%", "tokens/s", "tokens", "Hz", "°C", "W", "J", "g", "1"]
+Unit = Literal[
+    "s",
+    "bytes",
+    "bytes/s",
+    "%",
+    "tokens/s",
+    "tokens",
+    "Hz",
+    "°C",
+    "W",
+    "J",
+    "g",
+    "USD",
+    "1/(USD·s)",
+    "tokens²/(USD·s)",
+    "1",
+]
 Better = Literal["lower", "higher", "neither"]
 
 
@@ -185,9 +201,91 @@ _WORLD = (
     Metric("net_tx_bytes_per_s", "bytes/s", "Net out", "neither", "All interfaces but loopback."),
     Metric("power_w", "W", "Power", "lower", "Of the board or package; see the sensor's source."),
     Metric("energy_j", "J", "Energy", "lower", "Over the trial's window; see `energy_source`."),
+    Metric(
+        "throttled",
+        "1",
+        "Throttled",
+        "lower",
+        "1 while the processor is slowed down by its firmware or by heat, its frequency is capped, "
+        "or its supply voltage is too low; 0 while none of these. On x86, whether any core's "
+        "count of thermal throttling has grown since the sample before. Absent where the machine "
+        "does not say.",
+        digits=0,
+    ),
+    Metric(
+        "throttled_bits",
+        "1",
+        "Throttling bits",
+        "neither",
+        "Raspberry Pi alone, as the firmware gives them (`vcgencmd get_throttled`): bits 0 to 3 "
+        "are under-voltage, frequency capped, throttled and soft temperature limit now, bits 16 "
+        "to 19 the same at any time since boot.",
+        digits=0,
+    ),
+)
+
+_DELIVERY = (
+    Metric(
+        "outbox_records",
+        "1",
+        "Outbox",
+        "lower",
+        "Records on the device that the collector has not acknowledged yet.",
+        digits=0,
+    ),
+    _percent(
+        "outbox_used_percent",
+        "Outbox used",
+        "Share of the outbox's cap (`outbox.max_bytes`) that these records take. From 90 % on old "
+        "telemetry is thinned. Results go in beyond the cap; that still reads as 100.",
+        "lower",
+    ),
+)
+
+_WORTH = (
+    Metric(
+        "co2_g",
+        "g",
+        "CO₂",
+        "lower",
+        "Carbon dioxide (equivalent) of the trial's energy, by the intensity of its electricity "
+        "grid. Absent unless energy and intensity are known.",
+        "energy_j / 3.6e6 x grid intensity in g/kWh",
+        digits=4,
+    ),
+    Metric(
+        "cost_usd",
+        "USD",
+        "Cost",
+        "lower",
+        "What the trial cost. Absent unless a price is known for the machine.",
+        "price per hour x latency_s / 3600",
+        digits=6,
+    ),
+    Metric(
+        "eq",
+        "1/(USD·s)",
+        "EQ",
+        "higher",
+        "Cheap and fast in one number, as published: it doubles with half the cost, and with half "
+        "the latency. A shorter answer is cheaper and faster, so compare it only where the trials "
+        "generated the same number of tokens. Absent without `cost_usd` or `latency_s`.",
+        "1 / (cost_usd x latency_s)",
+        digits=1,
+    ),
+    Metric(
+        "eq_per_token",
+        "tokens²/(USD·s)",
+        "EQ per token",
+        "higher",
+        "The same of one token's cost and one token's time, so that a short answer earns nothing. "
+        "Absent where `eq` is, and for no tokens.",
+        "1 / ((cost_usd / output_tokens) x (latency_s / output_tokens))",
+        digits=1,
+    ),
 )
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*_LATENCY, *_CPU, *_MEMORY, *_WORLD)
+    metric.name: metric for metric in (*_LATENCY, *_CPU, *_MEMORY, *_WORLD, *_WORTH, *_DELIVERY)
 }
 """Every metric by name."""

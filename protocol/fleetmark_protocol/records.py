@@ -143,6 +143,10 @@ class TelemetryRecord(WireModel):
     net_rx_bytes_per_s: Positive | None = None
     net_tx_bytes_per_s: Positive | None = None
     power_w: Positive | None = None
+    throttled: Annotated[int, Field(ge=0, le=1)] | None = None
+    throttled_bits: Count | None = None
+    outbox_records: Count | None = None
+    outbox_used_percent: Percent | None = None
     backend_cpu_percent: Positive | None = None
     rss_bytes: Count | None = None
     rss_file_bytes: Count | None = None
@@ -243,6 +247,10 @@ class TrialRecord(_Run):
     agent_rss_bytes: Count | None = None
     energy_j: Positive | None = None
     energy_source: Literal["meter", "pmic", "rapl", "nvml", "model"] | None = None
+    co2_g: Positive | None = None
+    cost_usd: Positive | None = None
+    eq: Positive | None = None
+    eq_per_token: Positive | None = None
     samples: Count | None = None
     verdict: Verdict
     verdict_reasons: Annotated[Many[Label], Field(max_length=64)] = ()

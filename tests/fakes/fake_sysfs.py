@@ -32,8 +32,10 @@ class FakeSysfs:
     def write(self, path: str, text: str) -> Path:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8")
-        return file
+        # At once, as the kernel does: a reader never finds half of it.
+        new = file.with_name(f".{file.name}")
+        new.write_text(text, "utf-8")
+        return new.replace(file)
 
     def policy(self, number: int, khz: int | str, cores: tuple[int, ...] = (0,)) -> Path:
         folder = f"sys/devices/system/cpu/cpufreq/policy{number}"
@@ -52,6 +54,28 @@ class FakeSysfs:
             self.write(f"{folder}/temp{place}_input", f"{one}\n")
             for place, one in enumerate(millidegrees, 1)
         ]
+
+    def firmware_bits(self, bits: int, device: str = "soc:firmware") -> Path:
+        """The file of a Raspberry Pi's firmware, found by its driver too."""
+        file = self.write(f"sys/devices/platform/soc/{device}/get_throttled", f"{bits:x}\n")
+        link = self.root / "sys/bus/platform/drivers/raspberrypi-firmware" / device
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(file.parent, link.parent))
+        return file
+
+    def voltage_alarm(self, number: int, alarm: int) -> Path:
+        folder = f"sys/class/hwmon/hwmon{number}"
+        self.write(f"{folder}/name", "rpi_volt\n")
+        return self.write(f"{folder}/in0_lcrit_alarm", f"{alarm}\n")
+
+    def throttle_count(self, cpu: int, count: int, *, core: int, package: int = 0) -> None:
+        """One thread of an x86 processor; the package's count is that of all its threads."""
+        folder = f"sys/devices/system/cpu/cpu{cpu}"
+        self.write(f"{folder}/topology/core_id", f"{core}\n")
+        self.write(f"{folder}/topology/physical_package_id", f"{package}\n")
+        self.write(f"{folder}/thermal_throttle/core_throttle_count", f"{count}\n")
+        self.write(f"{folder}/thermal_throttle/package_throttle_count", "0\n")
 
     def swapped_in(self, pages: int) -> Path:
         return self.write("proc/vmstat", f"pgpgin 12\npswpin {pages}\npswpout 3\nzswpin 99\n")
@@ -80,6 +104,8 @@ def raspberry_pi(root: Path) -> FakeSysfs:
     device.symlink_to(os.path.relpath(root / "sys/class/thermal/thermal_zone0", device.parent))
     pi.chip(1, "rp1_adc", 44_000)
     pi.swapped_in(0)
+    pi.firmware_bits(0)
+    pi.voltage_alarm(2, 0)
     pi.write("proc/cpuinfo", PI_CPUINFO)
     pi.write("proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\0")
     pi.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")

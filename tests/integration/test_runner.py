@@ -1,21 +1,24 @@
 """The runner with its real parts: outbox, job log, sampler, model store, xllamacpp."""
 
 import json
-from contextlib import nullcontext
+import random
+import threading
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from engines import MODEL_REF, MODEL_SHA256, model_store
+from fakes.fake_sysfs import raspberry_pi
 from fleetmark_agent import session
 from fleetmark_agent.backends import registry
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.database import Database
-from fleetmark_agent.joblog import JobLog
+from fleetmark_agent.joblog import MAX_ATTEMPTS, JobLog
 from fleetmark_agent.models.store import ModelStore
 from fleetmark_agent.outbox import Outbox
 from fleetmark_agent.recorder import Recorder
-from fleetmark_agent.runner import MAX_ATTEMPTS, Runner
+from fleetmark_agent.runner import Runner
 from fleetmark_agent.telemetry.sampler import Sampler
 from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_protocol.jobs import JobState
@@ -35,6 +38,7 @@ class Device:
         ram_bytes: int | None = None,
         engines=None,
         sources=None,
+        sensor_root=Path("/"),
         **runner_settings,
     ) -> None:
         self.settings = AgentSettings(
@@ -49,7 +53,7 @@ class Device:
         self.outbox = Outbox(self.database, 10**8)
         self.joblog = JobLog(self.database)
         recorder = Recorder(self.database, self.outbox, self.joblog, lambda: self.stopping)
-        self.sampler = Sampler(all_sensors(Path("/"), directory), lambda *_: None, 0.2, 0.2)
+        self.sampler = Sampler(all_sensors(sensor_root, directory), lambda *_: None, 0.2, 0.2)
         self.sampler.start()
         tools = session.Tools(
             self.sampler, nullcontext, directory / "logs", None, self.settings.engines
@@ -159,6 +163,47 @@ def test_a_job_is_canceled_before_it_begins_while_it_runs_and_when_it_is_unknown
         assert last["state"] == "CANCELED"
         assert ("IN_PROGRESS" in device.states(last["job_id"])) == begun
     assert new_children() == []
+
+
+@contextmanager
+def throttled_again_and_again(pi):
+    """Every 20 ms others of the firmware's bits are set, as no real firmware would set them."""
+    ended = threading.Event()
+    drawn = random.Random(1)
+
+    def flicker() -> None:
+        while not ended.wait(0.02):
+            pi.firmware_bits(drawn.getrandbits(60))
+
+    thread = threading.Thread(target=flicker)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_trial_during_which_the_machine_began_to_be_throttled_is_invalid(make_device, tmp_path):
+    pi = raspberry_pi(tmp_path / "root")
+    device = make_device(sensor_root=pi.root)
+    device.runner.start()
+    with throttled_again_and_again(pi):
+        device.runner.assign(assignment(0))
+        device.wait_for_end("c.d.000")
+    for trial in device.records("trial"):
+        assert trial["verdict"] == "INVALID"
+        assert "throttled" in trial["verdict_reasons"]
+    pi.firmware_bits(0x80008)
+    device.runner.assign(assignment(1))
+    device.wait_for_end("c.d.001")
+    hot = [trial for trial in device.records("trial") if trial["job_id"] == "c.d.001"]
+    assert ["throttled" in trial["verdict_reasons"] for trial in hot] == [True] * 3
+    pi.firmware_bits(0x80000)
+    device.runner.assign(assignment(2))
+    device.wait_for_end("c.d.002")
+    cool = [trial for trial in device.records("trial") if trial["job_id"] == "c.d.002"]
+    assert ["throttled" in trial["verdict_reasons"] for trial in cool] == [False] * 3
 
 
 def test_a_withdrawn_job_is_stopped(make_device):

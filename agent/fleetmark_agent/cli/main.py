@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fleetmark_agent.cli import doctor, model
+from fleetmark_agent.cli import doctor, model, simulate
 from fleetmark_agent.cli.options import ConfigOption, settings_from
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 from fleetmark_protocol.version import __version__
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(model.app, name="model")
 app.command("doctor")(doctor.doctor)
+app.command("simulate", hidden=True)(simulate.simulate)
 
 
 def _version(value: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fleetmark_agent.telemetry.counters import Counters, between
 from fleetmark_agent.telemetry.process import ProcessTree
 from fleetmark_agent.telemetry.sample import Sample
+from fleetmark_agent.telemetry.throttle import first_change
 from fleetmark_agent.timing import percentile
 
 MAX_HELD_SAMPLES = 2000
@@ -22,6 +23,8 @@ _SERIES = (
     "rss_file_bytes",
     "pss_bytes",
     "agent_rss_bytes",
+    "throttled",
+    "throttled_bits",
 )
 _PEAKS = {
     "cpu_percent": "cpu_percent_max",
@@ -66,6 +69,27 @@ class Window:
     def cpu_freq_hz_max(self) -> float | None:
         """The highest sample; None where the machine does not say."""
         return max(self.series["cpu_freq_hz"], default=None)
+
+    @property
+    def throttled_change(self) -> tuple[int, int] | None:
+        """The throttling bits before and after they first changed; twice the same if never.
+
+        Where there are no bits but only a 0 or 1, a 1 within the window is a change from 0: it
+        says that the processor was slowed down since the sample before. None where neither is
+        known.
+        """
+        bits = [int(one) for one in self.series["throttled_bits"]]
+        if bits:
+            before = self.before.values.get("throttled_bits")
+            return first_change([before, *bits] if isinstance(before, int) else bits)
+        throttled = self.series["throttled"]
+        return (0, int(max(throttled))) if throttled else None
+
+    @property
+    def throttled_throughout(self) -> bool | None:
+        """Whether every sample found the machine throttled; None where it does not say."""
+        throttled = self.series["throttled"]
+        return min(throttled) == 1 if throttled else None
 
     def summary(self) -> dict[str, float | int]:
         """Return the window under the names of a trial record, as far as it was observed.

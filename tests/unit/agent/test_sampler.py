@@ -223,6 +223,52 @@ class TestWindow:
         bench.sampler.close_window()
         assert "rss_bytes" not in bench.sample().values
 
+    @pytest.mark.parametrize(
+        ("before", "within", "change"),
+        [
+            (0, [0, 0], (0, 0)),
+            (0x50005, [0x50005], (0x50005, 0x50005)),
+            (0, [0x50005, 0x50000], (0, 0x50005)),
+            (0, [0, 0x10000], (0, 0x10000)),
+            (0x5, [0x5, 0x0], (0x5, 0x0)),
+            (0x50000, [0x50000, 0], (0, 0)),
+        ],
+    )
+    def test_throttling_that_began_or_ended_in_a_window_is_told(
+        self, bench, before, within, change
+    ):
+        bench.values = {"throttled": 0, "throttled_bits": before}
+        bench.open()
+        for bits in within:
+            bench.sample(throttled=int(bits & 0xF != 0), throttled_bits=bits)
+        assert bench.sampler.close_window().throttled_change == change
+
+    def test_where_there_are_no_bits_any_throttling_within_the_window_is_a_change(self, bench):
+        bench.values = {"throttled": 1}
+        bench.open()
+        bench.sample(throttled=0)
+        assert bench.sampler.close_window().throttled_change == (0, 0)
+        bench.open()
+        bench.sample(throttled=1)
+        bench.sample(throttled=0)
+        window = bench.sampler.close_window()
+        assert window.throttled_change == (0, 1)
+        assert window.throttled_throughout is False
+
+    def test_a_machine_that_is_throttled_all_the_time_shows_no_change(self, bench):
+        bench.values = {"throttled": 1, "throttled_bits": 0x8}
+        bench.open()
+        bench.sample(**bench.values)
+        window = bench.sampler.close_window()
+        assert window.throttled_change == (0x8, 0x8)
+        assert window.throttled_throughout is True
+
+    def test_a_machine_that_does_not_say_is_not_taken_for_a_cool_one(self, bench):
+        bench.open()
+        window = bench.sampler.close_window()
+        assert window.throttled_change is None
+        assert window.throttled_throughout is None
+
     def test_windows_do_not_nest_and_none_is_closed_twice(self, bench):
         bench.open()
         with pytest.raises(RuntimeError, match="a window is open"):

@@ -10,6 +10,7 @@ import pytest
 from fakes.fake_sensor import FakeClock, FakeSensor
 from fakes.fake_sysfs import FakeSysfs, raspberry_pi
 from fleetmark_agent.telemetry.agent_process import AgentProcess
+from fleetmark_agent.telemetry.backlog import Backlog, Waiting
 from fleetmark_agent.telemetry.cpu import Cpu, CpuTimes, core_times, share
 from fleetmark_agent.telemetry.disk import Disk
 from fleetmark_agent.telemetry.frequency import Frequency
@@ -274,6 +275,18 @@ class TestAgentProcess:
         values = sensor.read()
         assert values["agent_cpu_percent"] == pytest.approx(25)
         assert values["agent_rss_bytes"] > 2**20
+
+
+class TestBacklog:
+    def test_what_waits_is_told_as_it_is_now(self):
+        waiting = Waiting(3, 12.34567)
+        sensor = Backlog(lambda: waiting)
+        assert sensor.read() == {"outbox_records": 3, "outbox_used_percent": 12.346}
+        waiting = Waiting(0, 0.0)
+        assert sensor.read() == {"outbox_records": 0, "outbox_used_percent": 0.0}
+
+    def test_results_beyond_the_cap_read_as_full(self):
+        assert Backlog(lambda: Waiting(9, 130.0)).read()["outbox_used_percent"] == 100.0
 
 
 class TestWatched:

@@ -23,6 +23,7 @@ GOOD = Observed(
     cpu_freq_hz_max_of_job=2.4e9,
     throttled_before=0,
     throttled_after=0,
+    throttled_throughout=False,
     quiet_before=True,
     cores=4,
     cpu_percent_mean=98.0,
@@ -58,6 +59,7 @@ def test_what_was_not_observed_does_not_speak_against_a_trial():
         ({"cpu_steal_percent_mean": 10.5}, Verdict.INVALID, Reason.CPU_STEAL),
         ({"cpu_freq_hz_min": 1.5e9}, Verdict.SUSPECT, Reason.FREQUENCY_DROP),
         ({"throttled_after": 0x50005}, Verdict.INVALID, Reason.THROTTLED),
+        ({"throttled_throughout": True}, Verdict.SUSPECT, Reason.THROTTLED),
         ({"quiet_before": False}, Verdict.SUSPECT, Reason.COMPETING_LOAD),
         ({"backend_cpu_percent_mean": 300.0}, Verdict.SUSPECT, Reason.COMPETING_LOAD),
     ],
@@ -109,13 +111,14 @@ def _optional_fields():
 
 
 SEVERITY = list(Verdict)
+FLAGS = ("quiet_before", "throttled_throughout")
 number = st.floats(0, 1e12) | st.integers(0, 2**40)
 observations = st.builds(
     Observed,
     failed=st.booleans(),
     ignore_eos=st.booleans(),
-    quiet_before=st.none() | st.booleans(),
-    **{name: st.none() | number for name in _optional_fields() if name != "quiet_before"},
+    **{name: st.none() | st.booleans() for name in FLAGS},
+    **{name: st.none() | number for name in _optional_fields() if name not in FLAGS},
 )
 
 

@@ -59,6 +59,11 @@ def test_a_record_is_recognised_by_its_kind_and_cannot_be_changed(record):
         {"boot_id": "x"},
         {"job_id": "a/b"},
         {"cpu_percent_per_core": [1.0] * 1025},
+        {"throttled": 2},
+        {"throttled": -1},
+        {"throttled_bits": -1},
+        {"outbox_used_percent": 100.1},
+        {"outbox_records": 0.5},
     ],
     ids=str,
 )

@@ -1,0 +1,269 @@
+"""One device's side of the wire contract: what is said, heard and sent again, and when.
+
+It owns neither a connection nor a thread: whoever does lends them. The link of a device and the
+simulation of a thousand devices therefore behave alike.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.outbox import TELEMETRY, Outbox
+from fleetmark_agent.resend import SendWindow
+from fleetmark_protocol import codec, logs, topics
+from fleetmark_protocol.errors import ContractError, StoreUnavailable
+from fleetmark_protocol.messages import Ack, Assignment, Inventory, Status
+from fleetmark_protocol.topics import Channel
+
+BATCH_RECORDS = 200
+BATCH_BYTES = 200_000
+TELEMETRY_DELAY_S = 2.0
+"""How long telemetry may wait for company; results go at once."""
+
+
+class Publish(Protocol):
+    """Hands a message to the connection, at QoS 1; what it returns goes to who asked for it."""
+
+    def __call__(self, topic: str, payload: bytes, *, retain: bool) -> object:
+        """Take a message."""
+
+
+class Watcher(Protocol):
+    """Counts what a conversation does."""
+
+    def sent(self, seqs: Sequence[int]) -> None:
+        """Take note of records that were sent, for the first time or again."""
+
+    def acked(self, ranges: Sequence[tuple[int, int]], freed: int) -> None:
+        """Take note of an ack of ours, and of how many records it freed."""
+
+
+class _Nobody:
+    """The agent's own watcher: its figures are the outbox's."""
+
+    def sent(self, seqs: Sequence[int]) -> None:
+        pass
+
+    def acked(self, ranges: Sequence[tuple[int, int]], freed: int) -> None:
+        pass
+
+
+class Conversation:
+    """Every method may be called from any thread; none waits for the network."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        outbox: Outbox,
+        status: Status,
+        *,
+        publish: Publish,
+        wake: Callable[[], None],
+        on_assignment: Callable[[Assignment], None],
+        on_withdrawn: Callable[[str], None],
+        rng: random.Random,
+        watcher: Watcher | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; nothing is said before `greet`.
+
+        Args:
+            settings: who we are.
+            outbox: what is sent.
+            status: the birth; its will is the same, offline.
+            publish: called without a lock held.
+            wake: called, without a lock held, when `urgent` may have become true.
+            on_assignment: called by `received` with each assignment, repeated ones included.
+            on_withdrawn: called by `received` with the id of a job whose assignment was cleared.
+            rng: spreads the resends of a fleet.
+            watcher: counts; None for nobody.
+            clock_s: a monotonic clock.
+        """
+        self._fleet, self._device = settings.fleet, settings.device_id
+        self._outbox = outbox
+        self._status = status
+        self._publish = publish
+        self._wake = wake
+        self._on_assignment = on_assignment
+        self._on_withdrawn = on_withdrawn
+        self._watcher: Watcher = watcher or _Nobody()
+        self._clock_s = clock_s
+        self._log = logs.get("link")
+        self._lock = threading.Lock()
+        self._window = SendWindow(rng)
+        self._held = 0
+        self._hurry = False
+        self._connected = False
+        self._leaving = False
+        self.inventory: Inventory | None = None
+        """What `greet` publishes; see `announce` for a changed one."""
+        self.next_s = clock_s()
+        """When `turn` is due although nothing is urgent, on the clock."""
+        outbox.on_append = self._appended
+
+    # --- the connection ------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has us."""
+        return self._connected
+
+    def will(self) -> tuple[str, bytes]:
+        """Return topic and payload of what the broker shall say, retained, when we vanish."""
+        return self._topic("status"), self._birth(online=False)
+
+    def subscriptions(self) -> list[tuple[str, int]]:
+        """Return what to subscribe to before `greet`: filters and their QoS."""
+        channels: tuple[Channel, ...] = ("jobs", "ack", "status")
+        return [(topics.subscription(self._fleet, self._device, one), 1) for one in channels]
+
+    def greet(self) -> None:
+        """Say who we are on a new connection, and begin to send."""
+        self._publish(self._topic("status"), self._birth(online=True), retain=True)
+        if self.inventory is not None:
+            self._publish(self._topic("inventory"), codec.encode(self.inventory), retain=True)
+        with self._lock:
+            self._connected = True
+            # What was under way on the old connection may be lost with it.
+            self._window.reset()
+            self._hurry = True
+        self._wake()
+
+    def lost(self) -> None:
+        """Send nothing until the next `greet`."""
+        with self._lock:
+            self._connected = False
+
+    def announce(self, inventory: Inventory) -> None:
+        """Publish a changed inventory."""
+        self.inventory = inventory
+        if self._connected:
+            self._publish(self._topic("inventory"), codec.encode(inventory), retain=True)
+
+    def leave(self) -> None:
+        """Take it from now on that somebody says we are offline."""
+        self._leaving = True
+
+    def goodbye(self) -> object:
+        """Say that we are offline; return what `publish` returns."""
+        self.leave()
+        return self._publish(self._topic("status"), self._birth(online=False), retain=True)
+
+    def forget(self) -> object:
+        """Have broker and centre forget this device; return what `publish` returns."""
+        self.leave()
+        self._publish(self._topic("inventory"), b"", retain=True)
+        return self._publish(self._topic("status"), b"", retain=True)
+
+    def _topic(self, channel: Channel) -> str:
+        return topics.topic(self._fleet, self._device, channel)
+
+    def _birth(self, *, online: bool) -> bytes:
+        return codec.encode(self._status.model_copy(update={"online": online}))
+
+    # --- what is heard -------------------------------------------------------------------------
+
+    def received(self, name: str, payload: bytes) -> None:
+        """Take a message that came on the topic `name`; what cannot be understood is logged."""
+        try:
+            topic = topics.parse(name)
+            if (topic.fleet, topic.device) != (self._fleet, self._device):
+                # Some brokers hand everybody's retained messages to a new client.
+                raise ContractError("meant for another device")
+            if topic.channel == "ack":
+                self._acked(codec.decode(Ack, payload))
+            elif topic.channel == "status":
+                self._heard_of_us(payload)
+            elif topic.job_id is not None and not payload:
+                self._on_withdrawn(topic.job_id)
+            elif topic.job_id is not None:
+                assignment = codec.decode(Assignment, payload)
+                if assignment.job.job_id != topic.job_id:
+                    raise ContractError("the assignment is of another job than its topic says")
+                self._on_assignment(assignment)
+        except (ContractError, StoreUnavailable) as error:
+            self._log.error("message_refused", topic=name, error=str(error))
+
+    def _acked(self, ack: Ack) -> None:
+        freed = self._outbox.ack(ack.epoch, ack.ranges)
+        if ack.epoch != self._outbox.epoch:
+            return
+        with self._lock:
+            self._window.acked(ack.ranges)
+            self._hurry = self._hurry or self._outbox.backlog().records > 0
+        self._watcher.acked(ack.ranges, freed)
+        self._wake()
+        self._log.debug("acked", records=freed)
+
+    def _heard_of_us(self, payload: bytes) -> None:
+        # The will of a connection that we lost may come after the birth of the next one.
+        if payload and not codec.decode(Status, payload).online and not self._leaving:
+            self._publish(self._topic("status"), self._birth(online=True), retain=True)
+
+    # --- what is sent --------------------------------------------------------------------------
+
+    @property
+    def urgent(self) -> bool:
+        """Whether `turn` is due now."""
+        with self._lock:
+            return self._hurry and self._may_send()
+
+    def hurry(self) -> None:
+        """Let nothing wait for company."""
+        with self._lock:
+            self._hurry = True
+        self._wake()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Send no records inside, so that the network does not disturb a timed window."""
+        with self._lock:
+            self._held += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
+            self._wake()
+
+    def turn(self) -> None:
+        """Send what the outbox holds as far as it may go now, and set `next_s`."""
+        with self._lock:
+            self.next_s = self._clock_s() + TELEMETRY_DELAY_S
+            if not self._may_send():
+                return
+            self._hurry = False
+        try:
+            self._send_what_fits()
+        except StoreUnavailable as error:
+            self._log.warning("outbox_unreadable", error=str(error))
+
+    def _appended(self, priority: int) -> None:
+        if priority != TELEMETRY:
+            self.hurry()
+
+    def _may_send(self) -> bool:
+        return self._connected and not self._held
+
+    def _send_what_fits(self) -> None:
+        while True:
+            with self._lock:
+                late = self._window.expire(self._clock_s())
+                if late:
+                    self._log.info("ack_missing", batches=late, in_a_row=self._window.missed)
+                if not (self._may_send() and self._window.may_send()):
+                    return
+                skip = self._window.under_way()
+            items = self._outbox.batch(BATCH_RECORDS, BATCH_BYTES, skip)
+            if not items:
+                return
+            seqs = [seq for seq, _ in items]
+            with self._lock:
+                self._window.sent(seqs, self._clock_s())
+            self._watcher.sent(seqs)
+            payload = codec.encode_batch(self._outbox.epoch, items)
+            self._publish(self._topic("data"), payload, retain=False)

@@ -1,0 +1,223 @@
+"""What a device says and when, without a broker: the clock and the connection are the test's."""
+
+import random
+import uuid
+
+import pytest
+
+from fakes.fake_time import FakeTime
+from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.conversation import TELEMETRY_DELAY_S, Conversation
+from fleetmark_agent.database import Database
+from fleetmark_agent.inventory import hardware, make_inventory
+from fleetmark_agent.outbox import Outbox
+from fleetmark_agent.resend import ACK_TIMEOUT_S
+from fleetmark_protocol import codec, topics
+from fleetmark_protocol.messages import Ack, Status
+from fleetmark_protocol.records import EventRecord, TelemetryRecord
+
+BOOT = str(uuid.uuid4())
+
+
+class Device:
+    """A conversation whose connection is a list."""
+
+    def __init__(self, directory):
+        self.time = FakeTime()
+        self.settings = AgentSettings(device_id="d1", fleet="f", state_dir=directory)
+        self.outbox = Outbox(Database(self.settings.outbox_file), 10**8)
+        self.said = []
+        self.wakes = 0
+        self.watched = []
+        self.talk = Conversation(
+            self.settings,
+            self.outbox,
+            Status(online=True, boot_id=BOOT, agent_version="1", started_ns=1),
+            publish=self._publish,
+            wake=self._wake,
+            on_assignment=lambda assignment: None,
+            on_withdrawn=lambda job_id: None,
+            rng=random.Random(1),
+            watcher=self,
+            clock_s=self.time,
+        )
+
+    def _publish(self, topic, payload, *, retain):
+        self.said.append((topics.parse(topic).channel, payload, retain))
+
+    def _wake(self):
+        self.wakes += 1
+
+    def sent(self, seqs):
+        self.watched.append(("sent", list(seqs)))
+
+    def acked(self, ranges, freed):
+        self.watched.append(("acked", freed))
+
+    def sample(self):
+        return self.outbox.append(TelemetryRecord(time_ns=1, boot_id=BOOT))
+
+    def event(self):
+        return self.outbox.append(EventRecord(time_ns=1, severity="info", code="c", message="m"))
+
+    def batches(self):
+        """Sequence numbers of what was sent since the last time this was asked."""
+        sent = [payload for channel, payload, _ in self.said if channel == "data"]
+        self.said = [one for one in self.said if one[0] != "data"]
+        return [[item.seq for item in codec.decode_batch(one).records] for one in sent]
+
+    def hear(self, channel, message):
+        self.talk.received(topics.topic("f", "d1", channel), codec.encode(message))
+
+    def ack(self, *seqs):
+        self.hear("ack", Ack(epoch=self.outbox.epoch, ranges=codec.to_ranges(seqs)))
+
+
+@pytest.fixture
+def device(tmp_path):
+    return Device(tmp_path)
+
+
+def test_it_greets_with_its_birth_then_its_inventory_and_both_are_retained(device):
+    device.talk.inventory = make_inventory(
+        settings=device.settings,
+        boot_id=BOOT,
+        time_ns=1,
+        hardware=hardware(),
+        backends=(),
+        models=(),
+        sensors=(),
+        jobs=(),
+    )
+    device.talk.greet()
+    assert [(channel, retain) for channel, _, retain in device.said] == [
+        ("status", True),
+        ("inventory", True),
+    ]
+    assert codec.decode(Status, device.said[0][1]).online
+    topic, will = device.talk.will()
+    assert (topic, codec.decode(Status, will).online) == ("fleetmark/v1/f/d1/status", False)
+
+
+def test_without_a_connection_nothing_is_urgent_and_nothing_is_sent(device):
+    device.event()
+    assert not device.talk.urgent
+    device.talk.turn()
+    assert device.batches() == []
+    device.talk.greet()
+    assert device.talk.urgent
+    device.talk.turn()
+    assert device.batches() == [[1]]
+    device.talk.lost()
+    device.event()
+    device.talk.turn()
+    assert device.batches() == []
+
+
+def test_results_are_urgent_and_telemetry_waits_for_its_turn(device):
+    device.talk.greet()
+    device.talk.turn()
+    device.sample()
+    assert not device.talk.urgent
+    assert device.talk.next_s == device.time.now_s + TELEMETRY_DELAY_S
+    before = device.wakes
+    device.event()
+    assert device.talk.urgent
+    assert device.wakes == before + 1
+    device.talk.turn()
+    assert device.batches() == [[2, 1]]
+    assert not device.talk.urgent
+
+
+def test_nothing_is_sent_inside_a_held_window_and_at_once_after_it(device):
+    device.talk.greet()
+    device.talk.turn()
+    with device.talk.hold():
+        device.event()
+        assert not device.talk.urgent
+        device.talk.turn()
+        assert device.batches() == []
+        before = device.wakes
+    assert device.wakes == before + 1
+    device.event()
+    assert device.talk.urgent
+    device.talk.turn()
+    assert device.batches() == [[1, 2]]
+
+
+def test_what_is_not_acknowledged_goes_again_when_it_is_late_and_not_before(device):
+    device.talk.greet()
+    device.event()
+    device.talk.turn()
+    device.talk.turn()
+    assert device.batches() == [[1]]
+    device.time.now_s += 2 * ACK_TIMEOUT_S
+    device.talk.turn()
+    assert device.batches() == [[1]]
+    device.ack(1)
+    device.time.now_s += 100
+    device.talk.turn()
+    assert device.batches() == []
+    assert device.watched == [("sent", [1]), ("sent", [1]), ("acked", 1)]
+
+
+def test_an_ack_makes_room_for_what_waits(device):
+    device.talk.greet()
+    for _ in range(900):
+        device.sample()
+    device.talk.turn()
+    first = device.batches()
+    assert [len(batch) for batch in first] == [200, 200, 200, 200]
+    assert not device.talk.urgent
+    device.ack(*first[0])
+    assert device.talk.urgent
+    device.talk.turn()
+    assert [len(batch) for batch in device.batches()] == [100]
+
+
+def test_a_new_connection_sends_all_again_that_is_not_acknowledged(device):
+    device.talk.greet()
+    device.event()
+    device.talk.turn()
+    device.talk.lost()
+    device.talk.greet()
+    device.talk.turn()
+    assert device.batches() == [[1], [1]]
+
+
+def test_a_late_will_is_contradicted_unless_it_is_true(device):
+    device.talk.greet()
+    offline = Status(online=False, boot_id=BOOT, agent_version="1", started_ns=1)
+    device.said.clear()
+    device.hear("status", offline)
+    assert [codec.decode(Status, payload).online for _, payload, _ in device.said] == [True]
+    device.talk.goodbye()
+    device.said.clear()
+    device.hear("status", offline)
+    assert device.said == []
+
+
+def test_a_device_that_is_to_be_forgotten_clears_what_is_retained(device):
+    device.talk.greet()
+    device.said.clear()
+    device.talk.forget()
+    # The status last: with it the centre lets go of the device.
+    assert device.said == [("inventory", b"", True), ("status", b"", True)]
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("fleetmark/v1/f/d2/ack", b"{}"),
+        ("fleetmark/v1/f/d1/ack", b"\xff"),
+        ("fleetmark/v1/f/d1/jobs/c.d1.000", b"[1"),
+        ("elsewhere", b""),
+    ],
+)
+def test_what_cannot_be_understood_breaks_nothing_and_frees_nothing(device, topic, payload, capsys):
+    device.talk.greet()
+    device.event()
+    device.talk.received(topic, payload)
+    assert device.outbox.backlog().records == 1
+    assert device.watched == []
+    assert "message_refused" in capsys.readouterr().err
