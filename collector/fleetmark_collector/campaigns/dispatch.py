@@ -7,7 +7,6 @@ be missed: after a crash the next tick sees the same levels and goes on.
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,13 @@ from typing import Literal
 from fleetmark_collector.campaigns.patience import NS, PATIENCE, Arrivals, Patience
 from fleetmark_collector.campaigns.reports import (
     Reported,
+    by_job,
     ending,
+    failure_of,
     fold,
     is_late,
     missing_trials,
+    not_heard_of,
 )
 from fleetmark_collector.campaigns.roles import KnownDevice, Publish, Registry
 from fleetmark_collector.campaigns.state import CampaignStore
@@ -28,8 +30,6 @@ from fleetmark_protocol import codec, logs, topics
 from fleetmark_protocol.errors import (
     CampaignTimedOut,
     Canceled,
-    DeviceSilent,
-    FleetmarkError,
     StoreUnavailable,
 )
 from fleetmark_protocol.jobs import JobState
@@ -107,8 +107,12 @@ class Dispatcher:
         devices = {(one.fleet, one.device): one for one in self._registry.list()}
         ended_there: set[str] = set()
         campaigns = self._store.recent(now - RECENT_NS)
-        for campaign in campaigns:
-            ended_there |= self._take_in(campaign, devices, now)
+        try:
+            for campaign in campaigns:
+                ended_there |= self._take_in(campaign, devices, now)
+        except StoreUnavailable as error:
+            # Nothing is known of the others, so nothing is overdue; what is to be sent can be sent.
+            self._log.debug("reports_not_read", reason=error.message)
         for campaign in campaigns:
             self._check_deadline(campaign, now)
         self._clear(clear_since)
@@ -126,48 +130,52 @@ class Dispatcher:
         self, campaign: CampaignRow, devices: Mapping[DeviceKey, KnownDevice], now: int
     ) -> set[str]:
         """Bring the jobs of a campaign up to what was reported; return those that ended there."""
-        try:
-            records = self._reader.job_records(campaign.campaign_id)
-            counts = self._reader.trial_counts(campaign.campaign_id)
-        except StoreUnavailable as error:
-            # Nothing is known, so nothing is overdue; what is to be sent can be sent.
-            self._log.debug("reports_not_read", reason=error.message)
-            return set()
-        by_job: defaultdict[str, list[Stored[JobRecord]]] = defaultdict(list)
-        for record in records:
-            by_job[record.record.job_id].append(record)
-        ended_there = set()
-        for job in self._store.jobs(campaign.campaign_id):
-            reports = by_job[job.job_id]
+        jobs = self._store.jobs(campaign.campaign_id)
+        reports = by_job(self._reader.job_records(campaign.campaign_id))
+        ended_there, online_there = set(), {key for key, one in devices.items() if one.online}
+        # Trials are counted where their number matters alone: there may be very many, and far away.
+        doubtful: list[tuple[JobRow, Reported, bool, bool]] = []
+        for job in jobs:
             if job.state.terminal:
-                self._note_late(job, reports)
+                self._note_late(job, reports[job.job_id])
                 continue
-            reported = fold(job, reports)
+            reported = fold(job, reports[job.job_id])
             if reported.final is not None:
                 ended_there.add(job.job_id)
-            device = devices.get((job.fleet, job.device))
-            self._advance(job, reported, counts.get(job.job_id, 0), device, now)
+            begun_again = reported.attempt > job.attempt
+            if begun_again:
+                self._move(job, JobState.IN_PROGRESS, attempt=reported.attempt)
+            online = (job.fleet, job.device) in online_there
+            silent = not (online or begun_again) and self._patience.silent(job, now)
+            if silent or reported.final is not None:
+                doubtful.append((job, reported, online, silent))
+        if doubtful:
+            counts = self._reader.trial_counts(
+                campaign.campaign_id, [job.job_id for job, *_ in doubtful]
+            )
+            for job, reported, online, silent in doubtful:
+                stored = counts.get(job.job_id, 0)
+                if not self._arrived(job, reported, stored, online, now) and silent:
+                    self._end(job, JobState.TIMED_OUT, not_heard_of(job), recorded=stored)
         return ended_there
 
-    def _advance(
-        self, job: JobRow, reported: Reported, stored: int, device: KnownDevice | None, now: int
-    ) -> None:
-        if reported.attempt > job.attempt:
-            self._move(job, JobState.IN_PROGRESS, attempt=reported.attempt)
+    def _arrived(
+        self, job: JobRow, reported: Reported, stored: int, online: bool, now: int
+    ) -> bool:
+        """End a job that has ended on its device and whose trials are here, or do not come."""
         final = reported.final
-        online = device is not None and device.online
-        if final is not None and stored >= final.trials_recorded:
+        if final is None:
+            return False
+        if stored >= final.trials_recorded:
             begun = reported.attempt > 0 or job.state is JobState.IN_PROGRESS
             state, failure = ending(final, begun)
-            self._end(job, state, failure, attempt=final.attempt, recorded=final.trials_recorded)
-        elif final is not None and self._arrivals.stuck(job.job_id, stored, online, now):
-            failure = missing_trials(final, stored)
-            self._end(job, JobState.FAILED, failure, attempt=final.attempt, recorded=stored)
-        elif not online and reported.attempt <= job.attempt and self._patience.silent(job, now):
-            failure = _failure(
-                DeviceSilent(f"offline, and not heard of within {job.job_s:g} s of the job's start")
-            )
-            self._end(job, JobState.TIMED_OUT, failure, recorded=stored)
+        elif self._arrivals.stuck(job.job_id, stored, online, now):
+            state, failure = JobState.FAILED, missing_trials(final, stored)
+        else:
+            return False
+        recorded = min(stored, final.trials_recorded)
+        self._end(job, state, failure, attempt=final.attempt, recorded=recorded)
+        return True
 
     def _note_late(self, job: JobRow, reports: list[Stored[JobRecord]]) -> None:
         for report in reports:
@@ -220,7 +228,7 @@ class Dispatcher:
         if campaign.stop_reason == "timeout":
             self._end(job, JobState.TIMED_OUT, _out_of_time(campaign))
         else:
-            failure = _failure(Canceled("canceled; the device did not answer in time"))
+            failure = failure_of(Canceled("canceled; the device did not answer in time"))
             self._end(job, JobState.CANCELED, failure)
 
     def _withdraw(self, key: DeviceKey, device: KnownDevice) -> None:
@@ -284,9 +292,5 @@ def _topic(job: JobRow) -> str:
     return topics.topic(job.fleet, job.device, "jobs", job.job_id)
 
 
-def _failure(error: FleetmarkError) -> Failure:
-    return Failure(code=error.code, message=error.message, retryable=error.retryable)
-
-
 def _out_of_time(campaign: CampaignRow) -> Failure:
-    return _failure(CampaignTimedOut(f"the campaign took longer than {campaign.campaign_s:g} s"))
+    return failure_of(CampaignTimedOut(f"the campaign took longer than {campaign.campaign_s:g} s"))

@@ -1,21 +1,27 @@
 """Reads a campaign file and tells everything that is wrong with it at once, with its place."""
 
-import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fleetmark_collector.campaigns.matrix import QUANTIZATION_PATTERN, ModelEntry
-from fleetmark_collector.campaigns.schema import MAX_NAME_CHARACTERS, CampaignFile, Targets
+from fleetmark_collector.campaigns.cells import Cell
+from fleetmark_collector.campaigns.expansion import expand
+from fleetmark_collector.campaigns.matrix import QUANTIZATION_PATTERN
+from fleetmark_collector.campaigns.schema import (
+    MAX_NAME_CHARACTERS,
+    CampaignFile,
+    Cost,
+    Limits,
+)
+from fleetmark_collector.campaigns.selection import Targets
 from fleetmark_collector.campaigns.yaml_source import Loc, Problem, Source, path_text, read_yaml
 from fleetmark_protocol.ids import NAME_PATTERN, SHA256_PATTERN
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts, Workload
-from fleetmark_protocol.records import Scalar
 from fleetmark_protocol.settings import suggestion
 
 SPEC_BYTES = 16_000
@@ -29,26 +35,14 @@ _IN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One entry of `matrix.backend`, with what the matrix gives to all filled in."""
-
-    backend: str
-    models: tuple[ModelEntry, ...]
-    quantizations: tuple[str | None, ...]
-    """None stands for the model file as it is."""
-    options: Mapping[str, tuple[Scalar, ...]]
-    """Only options that the file gives."""
-    workloads: tuple[Workload, ...]
-
-
-@dataclass(frozen=True)
 class Campaign:
     """What a campaign file says, checked and with its prompts read."""
 
     name: str
     description: str
     targets: Targets
-    choices: tuple[Choice, ...]
+    cells: tuple[Cell, ...]
+    """The combinations of the matrix in the order that the file lists them."""
     timeouts: Timeouts
     campaign_s: float
     quiet_gate: QuietGate
@@ -56,8 +50,12 @@ class Campaign:
     seed: int
     unavailable: Literal["reject", "skip"]
     resume: bool
+    limits: Limits
+    cost: Cost | None
     file: Path
     text: str
+    source: Source = field(repr=False, compare=False)
+    """Knows where each piece of the file stands."""
 
 
 def load_campaign(file: Path) -> Campaign:
@@ -81,11 +79,15 @@ def load_campaign(file: Path) -> Campaign:
         problems = [one for one in problems if one.loc not in told]
         raise source.error([*source.problems, *problems]) from error
     workloads = tuple(entry.to_wire(file.parent) for entry in shape.workloads)
-    choices = tuple(_choices(shape, workloads))
-    problems = [*source.problems, *_across(source, shape, choices)]
-    if problems:
+    problems = [*source.problems, *_across(source, shape, workloads)]
+    made = None
+    if not problems:
+        made = expand(shape.matrix, workloads)
+        problems += [replace(one, loc=source.place(one.loc)) for one in made.problems]
+        problems += _too_large(made.cells)
+    if made is None or problems:
         raise source.error(problems)
-    return _campaign(shape, choices, source)
+    return _campaign(shape, tuple(made.cells), source)
 
 
 def campaign_json_schema() -> dict[str, Any]:
@@ -96,13 +98,13 @@ def campaign_json_schema() -> dict[str, Any]:
     }
 
 
-def _campaign(shape: CampaignFile, choices: tuple[Choice, ...], source: Source) -> Campaign:
+def _campaign(shape: CampaignFile, cells: tuple[Cell, ...], source: Source) -> Campaign:
     timeouts = shape.timeouts.model_dump()
     return Campaign(
         name=shape.name,
         description=shape.description,
         targets=shape.targets,
-        choices=choices,
+        cells=cells,
         campaign_s=timeouts.pop("campaign_s"),
         timeouts=Timeouts(**timeouts),
         quiet_gate=QuietGate(**shape.quiet_gate.model_dump()),
@@ -110,31 +112,43 @@ def _campaign(shape: CampaignFile, choices: tuple[Choice, ...], source: Source) 
         seed=shape.seed,
         unavailable=shape.unavailable,
         resume=shape.resume,
+        limits=shape.limits,
+        cost=shape.cost,
+        source=source,
         file=source.file,
         text=source.text,
     )
 
 
-def _choices(shape: CampaignFile, workloads: tuple[Workload, ...]) -> Iterator[Choice]:
-    matrix = shape.matrix
-    for entry in matrix.backend:
-        own = entry.options.model_dump(exclude_unset=True)
-        yield Choice(
-            backend=entry.name,
-            models=tuple(m for m in matrix.model if not entry.model or m.name in entry.model),
-            quantizations=entry.quantization or matrix.quantization or (None,),
-            options={**matrix.options.model_dump(exclude_unset=True), **own},
-            workloads=tuple(w for w in workloads if not entry.workload or w.name in entry.workload),
+def _across(
+    source: Source, shape: CampaignFile, workloads: tuple[Workload, ...]
+) -> Iterator[Problem]:
+    """Find what is wrong between keys that are each right."""
+    there = {
+        "model": [model.name for model in shape.matrix.model],
+        "workload": [workload.name for workload in workloads],
+    }
+    entries: list[tuple[Loc, object]] = [
+        *((("matrix", "backend", at), one) for at, one in enumerate(shape.matrix.backend)),
+        *((("matrix", "include", at), one) for at, one in enumerate(shape.matrix.include)),
+    ]
+    for loc, entry in entries:
+        for key, known in there.items():
+            for position, name in enumerate(getattr(entry, key)):
+                if name not in known:
+                    yield Problem(
+                        source.place((*loc, key, position)),
+                        f"no {key} {name!r} in this file{suggestion(name, known)}",
+                    )
+    if shape.limits.cost_usd is not None and shape.cost is None:
+        yield Problem(
+            ("limits", "cost_usd"), "nothing to compare with: give prices in cost.usd_per_hour"
         )
 
 
-def _across(source: Source, shape: CampaignFile, choices: tuple[Choice, ...]) -> Iterator[Problem]:
-    """Find what is wrong between keys that are each right."""
-    yield from _unknown_names(source, shape)
-    yield from _no_file(source, shape, choices)
-    yield from _twice(source, choices)
+def _too_large(cells: Sequence[Cell]) -> Iterator[Problem]:
     size = max(
-        (sum(len(p.encode()) for w in choice.workloads for p in w.prompts) for choice in choices),
+        (sum(len(p.encode()) for w in cell.workloads for p in w.prompts) for cell in cells),
         default=0,
     )
     if size + SPEC_BYTES > MAX_PAYLOAD_BYTES:
@@ -143,66 +157,6 @@ def _across(source: Source, shape: CampaignFile, choices: tuple[Choice, ...]) ->
             f"{size} bytes of prompts; a job with all its prompts must fit in a message of "
             f"{MAX_PAYLOAD_BYTES} bytes (split the campaign)",
         )
-
-
-def _unknown_names(source: Source, shape: CampaignFile) -> Iterator[Problem]:
-    there = {
-        "model": [model.name for model in shape.matrix.model],
-        "workload": [workload.name for workload in shape.workloads],
-    }
-    for index, entry in enumerate(shape.matrix.backend):
-        for key, known in there.items():
-            for position, name in enumerate(getattr(entry, key)):
-                if name not in known:
-                    loc = ("matrix", "backend", index, key, position)
-                    yield Problem(
-                        source.place(loc),
-                        f"no {key} {name!r} in this file{suggestion(name, known)}",
-                    )
-
-
-def _no_file(source: Source, shape: CampaignFile, choices: tuple[Choice, ...]) -> Iterator[Problem]:
-    wanted = {
-        (model.name, quantization)
-        for choice in choices
-        for model in choice.models
-        for quantization in choice.quantizations
-    }
-    for index, model in enumerate(shape.matrix.model):
-        for quantization in dict.fromkeys(q for choice in choices for q in choice.quantizations):
-            if (model.name, quantization) in wanted and model.spec(quantization) is None:
-                have = ", ".join(model.files)
-                yield Problem(
-                    source.place(("matrix", "model", index)),
-                    f"{model.name} has files for {have} only, and no `ref` to derive from"
-                    if quantization
-                    else f"{model.name} has no `ref`: say which of its `files` to use with "
-                    f"matrix.quantization (known: {have})",
-                )
-
-
-def _twice(source: Source, choices: tuple[Choice, ...]) -> Iterator[Problem]:
-    """Find entries of one engine that make the same cell: it would be measured as two."""
-    seen: dict[tuple[object, ...], int] = {}
-    for index, choice in enumerate(choices):
-        mine = {
-            (choice.backend, model.name, quantization, _options(choice, values))
-            for model in choice.models
-            for quantization in choice.quantizations
-            for values in itertools.product(*choice.options.values())
-        }
-        first = min((seen[cell] for cell in mine if cell in seen), default=None)
-        if first is not None:
-            yield Problem(
-                source.place(("matrix", "backend", index)),
-                f"makes cells that matrix.backend[{first}] makes as well: give one of them other "
-                "options, models or quantizations",
-            )
-        seen |= dict.fromkeys(mine, index)
-
-
-def _options(choice: Choice, values: tuple[Scalar, ...]) -> tuple[tuple[str, Scalar], ...]:
-    return tuple(sorted(zip(choice.options, values, strict=True)))
 
 
 def _problem(source: Source, detail: ErrorDetails) -> Problem:
@@ -217,6 +171,9 @@ def _problem(source: Source, detail: ErrorDetails) -> Problem:
     if kind == "campaign":
         loc = source.place(loc)
         return Problem((*loc, context["key"]) if context["key"] else loc, text)
+    if kind == "within":
+        loc = source.place(loc)
+        return Problem(loc, text, position=source.inside(loc, context["offset"]))
     if loc and loc[-1] == "[key]":
         loc = loc[:-1]
     loc = source.place(loc)

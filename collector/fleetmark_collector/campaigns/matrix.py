@@ -121,6 +121,32 @@ class BackendEntry(Part):
     )
 
 
+class CellEntry(Part):
+    """Some cells of the matrix, by what they have; a list stands for as many entries."""
+
+    backend: Annotated[tuple[Name, ...], OneOrMany()] = Field(
+        default=(), description="Names of backends."
+    )
+    model: Annotated[tuple[Name, ...], OneOrMany()] = Field(
+        default=(), description="Names of models, as `matrix.model` has them."
+    )
+    quantization: Annotated[tuple[Quantization | None, ...], OneOrMany()] = Field(
+        default=(), description="Such as Q8_0; null is the model file as it is."
+    )
+    options: OptionsEntry = Field(default_factory=OptionsEntry, description="Engine options.")
+    workload: Annotated[tuple[Name, ...], OneOrMany()] = Field(
+        default=(), description="Names of workloads."
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> "CellEntry":
+        if not self.model_fields_set or not (
+            self.model_fields_set - {"options"} or self.options.model_fields_set
+        ):
+            raise ValueError("names nothing: give backend, model, quantization, options, workload")
+        return self
+
+
 class Matrix(Part):
     """What is compared: each backend with each model, quantization and set of options."""
 
@@ -138,4 +164,13 @@ class Matrix(Part):
     options: OptionsEntry = Field(
         default_factory=OptionsEntry,
         description="Engine options; a list makes one cell of each value.",
+    )
+    exclude: Annotated[tuple[CellEntry, ...], OneOrMany(by_name=False)] = Field(
+        default=(),
+        description="Cells that are left out: those that have all that any of the entries names.",
+    )
+    include: Annotated[tuple[CellEntry, ...], OneOrMany(by_name=False)] = Field(
+        default=(),
+        description="After that: options (or a quantization) that cells get which have all else "
+        "that an entry names; where no cell has, the entry is a cell of its own.",
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fleetmark_collector.campaigns.yaml_source import Problem, read_text, read_yaml
 from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.settings import suggestion
 
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -17,6 +18,8 @@ def read_prompts(file: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: missing, not UTF-8, not a list of texts, or no prompt in it.
     """
+    if not file.exists():
+        raise ConfigError(f"{file}: no such file{_nearest(file)}")
     if file.suffix in YAML_SUFFIXES:
         prompts = _from_yaml(file)
     else:
@@ -26,6 +29,16 @@ def read_prompts(file: Path) -> tuple[str, ...]:
     if not prompts:
         raise ConfigError(f"{file}: no prompt in it")
     return prompts
+
+
+def _nearest(file: Path) -> str:
+    """Return a hint where a file of about this name is in the same directory."""
+    try:
+        there = sorted(one.name for one in file.parent.iterdir())
+    except OSError:
+        return ""
+    hint = suggestion(file.name, there)
+    return hint if "did you mean" in hint else ""
 
 
 def _from_yaml(file: Path) -> tuple[str, ...]:

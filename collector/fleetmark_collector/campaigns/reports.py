@@ -1,11 +1,12 @@
 """What a device's reports of a job amount to, whatever their order and however often they came."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleetmark_collector.campaigns.tables import JobRow
 from fleetmark_collector.sinks.base import Stored
-from fleetmark_protocol.errors import PartialWrite
+from fleetmark_protocol.errors import DeviceSilent, FleetmarkError, PartialWrite
 from fleetmark_protocol.jobs import JobState, may_move
 from fleetmark_protocol.records import Failure, JobRecord
 
@@ -21,6 +22,14 @@ class Reported:
 
     attempt: int
     final: JobRecord | None
+
+
+def by_job(reports: Iterable[Stored[JobRecord]]) -> defaultdict[str, list[Stored[JobRecord]]]:
+    """Return job id -> what was reported of it."""
+    found: defaultdict[str, list[Stored[JobRecord]]] = defaultdict(list)
+    for one in reports:
+        found[one.record.job_id].append(one)
+    return found
 
 
 def fold(job: JobRow, reports: Iterable[Stored[JobRecord]]) -> Reported:
@@ -46,6 +55,11 @@ def ending(final: JobRecord, begun: bool) -> tuple[JobState, Failure | None]:
     return final.state, final.failure
 
 
+def failure_of(error: FleetmarkError) -> Failure:
+    """Return an error of the centre as the failure of a job."""
+    return Failure(code=error.code, message=error.message, retryable=error.retryable)
+
+
 def missing_trials(final: JobRecord, stored: int) -> Failure:
     """Return the failure of a job whose trials did not all reach the store."""
     return Failure(
@@ -54,6 +68,12 @@ def missing_trials(final: JobRecord, stored: int) -> Failure:
         f"only {stored} of them reached the store (see its dead letters)",
         retryable=PartialWrite.retryable,
     )
+
+
+def not_heard_of(job: JobRow) -> Failure:
+    """Return the failure of a job whose device has been gone for too long."""
+    text = f"offline, and not heard of within {job.job_s:g} s of the job's start"
+    return failure_of(DeviceSilent(text))
 
 
 def is_late(job: JobRow, report: Stored[JobRecord]) -> bool:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from fleetmark_collector.campaigns.matrix import Matrix
 from fleetmark_collector.campaigns.prompts import read_prompts
+from fleetmark_collector.campaigns.selection import Targets
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part, twin
 from fleetmark_protocol.codec import describe
 from fleetmark_protocol.errors import ConfigError
@@ -27,23 +28,28 @@ DEFAULT_CAMPAIGN_S = 86_400.0
 CampaignName = Annotated[Name, StringConstraints(max_length=MAX_NAME_CHARACTERS)]
 
 
-class Targets(Part):
-    """Which devices the campaign runs on: each one that any of the keys names."""
+class Limits(Part):
+    """What the campaign may take; one that is expected to take more needs `--yes` to start."""
 
-    devices: Annotated[tuple[Name, ...], OneOrMany()] = Field(default=(), description="Device ids.")
-    tags: Annotated[tuple[Name, ...], OneOrMany()] = Field(
-        default=(), description="Devices that have any of these tags."
+    duration_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="From start to end, in seconds."
     )
-    fleets: Annotated[tuple[Name, ...], OneOrMany()] = Field(
-        default=(), description="All devices of these fleets."
+    cost_usd: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Of all devices together, at the prices in `cost`."
     )
-    all: bool = Field(default=False, description="All devices that the collector knows.")
 
-    @model_validator(mode="after")
-    def _some(self) -> "Targets":
-        if not (self.devices or self.tags or self.fleets or self.all):
-            raise ValueError("names no device: give devices, tags or fleets, or say `all: true`")
-        return self
+
+class Cost(Part):
+    """What devices cost while they work, so that a plan can say what a campaign costs."""
+
+    usd_per_hour: Annotated[dict[Name, Annotated[float, Field(ge=0)]], Field(min_length=1)] = Field(
+        description="Price of an hour by tag or device id; a device's own id counts first."
+    )
+    note: str = Field(
+        default="",
+        max_length=256,
+        description="Where and when the prices were true; the plan shows it.",
+    )
 
 
 if TYPE_CHECKING:
@@ -171,6 +177,10 @@ class CampaignFile(Part):
     workloads: Annotated[tuple[WorkloadEntry, ...], OneOrMany()] = Field(
         description="What each cell of the matrix is asked."
     )
+    limits: Limits = Field(
+        default_factory=Limits, description="What the campaign may take, by the plan's estimate."
+    )
+    cost: Cost | None = Field(default=None, description="Prices, for the plan's estimate.")
     timeouts: TimeoutsEntry = Field(
         default_factory=TimeoutsEntry, description="Time limits, in seconds."
     )
@@ -183,7 +193,12 @@ class CampaignFile(Part):
         description="Order of the cells on a device; shuffled keeps slow drift of the machine from "
         "favouring one side.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Of the shuffled order.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="Of the shuffled order and of the sample of devices.",
+    )
     unavailable: Literal["reject", "skip"] = Field(
         default="reject",
         description="Cells whose backend a device does not have: reject sends them, and the device "

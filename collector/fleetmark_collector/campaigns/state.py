@@ -1,22 +1,24 @@
 """Keeps campaigns and jobs in a file, so that whoever restarts goes on where things stand."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from fleetmark_collector.campaigns.file import Campaign
+from fleetmark_collector.campaigns.keeping import About, delete_campaign, insert_campaign
 from fleetmark_collector.campaigns.plan import Plan
 from fleetmark_collector.campaigns.statefile import StateFile
 from fleetmark_collector.campaigns.tables import (
     CAMPAIGN_COLUMNS,
     JOB_COLUMNS,
+    MOVE_COLUMNS,
     CampaignRow,
-    CampaignState,
     JobRow,
     LateReport,
+    Move,
     StopReason,
     campaign_row,
     job_row,
+    move_row,
 )
 from fleetmark_collector.campaigns.transitions import assign_job, move_job, stop_campaign
 from fleetmark_collector.sinks.base import Stored
@@ -27,6 +29,7 @@ from fleetmark_protocol.records import Failure, JobRecord
 from fleetmark_protocol.settings import suggestion
 
 _NEVER_NS = 2**63 - 1
+_SHOWN = 10
 
 
 class CampaignStore:
@@ -52,55 +55,26 @@ class CampaignStore:
 
     # --- what the operator asks ----------------------------------------------------------------
 
-    def create(self, campaign: Campaign, plan: Plan) -> None:
+    def create(self, about: About, plan: Plan, retry_of: str | None = None) -> None:
         """Keep a campaign and its jobs, all QUEUED; the dispatcher takes it from here.
+
+        Args:
+            about: the campaign.
+            plan: its jobs.
+            retry_of: the campaign whose jobs it runs again, if it is a retry.
 
         Raises:
             ConfigError: the plan has problems or no jobs, or the id is taken.
         """
-        plan.check()
-        if not plan.jobs:
-            raise ConfigError(f"{campaign.file}: no job to run")
-        now = self._clock()
-        with self._file.transaction() as db:
-            taken = db.execute(
-                "SELECT 1 FROM campaigns WHERE campaign_id = ?", (plan.campaign_id,)
-            ).fetchone()
-            if taken:
-                raise ConfigError(f"campaign {plan.campaign_id} exists already")
-            db.execute(
-                "INSERT INTO campaigns VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
-                (
-                    plan.campaign_id,
-                    campaign.name,
-                    campaign.description,
-                    str(campaign.file),
-                    campaign.text,
-                    campaign.campaign_s,
-                    now,
-                    CampaignState.RUNNING,
-                ),
-            )
-            db.executemany(
-                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, NULL, NULL, NULL,"
-                " NULL, ?)",
-                [
-                    (
-                        job.spec.job_id,
-                        plan.campaign_id,
-                        position,
-                        job.fleet,
-                        job.device,
-                        str(job.cell),
-                        job.spec.timeouts.job_s,
-                        job.trials,
-                        job.spec.model_dump_json(),
-                        JobState.QUEUED,
-                        now,
-                    )
-                    for position, job in enumerate(plan.jobs)
-                ],
-            )
+        insert_campaign(self._file, about, plan, self._clock(), retry_of)
+
+    def delete(self, campaign_id: str) -> None:
+        """Forget a campaign that has ended.
+
+        Raises:
+            ConfigError: it has not, or the broker may still hold assignments of it.
+        """
+        delete_campaign(self._file, campaign_id)
 
     def request_cancel(self, campaign_id: str) -> CampaignRow:
         """Stop a campaign: jobs never sent are CANCELED now, the dispatcher asks for the others.
@@ -127,7 +101,7 @@ class CampaignStore:
         if not found:
             known = [row.campaign_id for row in self.campaigns()]
             raise ConfigError(
-                f"no campaign {campaign_id!r}{suggestion(campaign_id, known[-10:])}",
+                f"no campaign {campaign_id!r}{nearest(campaign_id, known)}",
                 hint="`fleetmark campaign list` lists all",
             )
         return found[0]
@@ -166,6 +140,35 @@ class CampaignStore:
         """Return a job of any campaign, if there is such a job."""
         rows = self._file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,))  # noqa: S608
         return job_row(rows[0]) if rows else None
+
+    def named_job(self, job_id: str) -> JobRow:
+        """Return a job that somebody asks for by its id.
+
+        Raises:
+            ConfigError: there is no such job.
+        """
+        found = self.job(job_id)
+        if found is None:
+            known = self._file.rows("SELECT job_id FROM jobs ORDER BY updated_ns")
+            raise ConfigError(
+                f"no job {job_id!r}{nearest(job_id, [row[0] for row in known])}",
+                hint="`fleetmark campaign show ID --json` lists a campaign's jobs",
+            )
+        return found
+
+    def moves(self, campaign_id: str) -> list[Move]:
+        """Return the changes of state of a campaign's jobs, in the order they were made."""
+        rows = self._file.rows(
+            f"SELECT {MOVE_COLUMNS} FROM job_moves WHERE job_id IN "  # noqa: S608
+            "(SELECT job_id FROM jobs WHERE campaign_id = ?) ORDER BY rowid",
+            (campaign_id,),
+        )
+        return [move_row(row) for row in rows]
+
+    def retries(self, job_ids: Collection[str]) -> list[JobRow]:
+        """Return the jobs, of any campaign, that run one of these again."""
+        rows = self._file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE retry_of IS NOT NULL")  # noqa: S608
+        return [job for job in map(job_row, rows) if job.retry_of in job_ids]
 
     def spec(self, job_id: str) -> JobSpec:
         """Return what a job asks for; apart from its row, because prompts may be large.
@@ -274,3 +277,9 @@ class CampaignStore:
     def _campaigns(self, rest: str, args: Sequence[object] = ()) -> list[CampaignRow]:
         rows = self._file.rows(f"SELECT {CAMPAIGN_COLUMNS} FROM campaigns {rest}", args)  # noqa: S608
         return [campaign_row(row) for row in rows]
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Return ' (did you mean ...?)' of all that is known, else the newest few of it."""
+    close = suggestion(word, list(known))
+    return close if "did you mean" in close else suggestion(word, list(known[-_SHOWN:]))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fleetmark_collector.campaigns.tables import SCHEMA, SCHEMA_VERSION
+from fleetmark_collector.campaigns.tables import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from fleetmark_collector.sqlitefile import connect, transaction, translated
 from fleetmark_protocol.errors import StoreError
 
@@ -29,16 +29,32 @@ class StateFile:
         self.path = path
         self._lock = threading.Lock()
         self._db = connect(path, "rwc")
-        with self.transaction() as db:
-            for statement in SCHEMA:
+        try:
+            with self.transaction() as db:
+                self._prepare(db)
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Make the tables, or bring those of an older fleetmark up to date."""
+        for statement in SCHEMA:
+            db.execute(statement)
+        row = db.execute("SELECT version FROM campaign_schema").fetchone()
+        if row is None:
+            db.execute("INSERT INTO campaign_schema VALUES (?)", (SCHEMA_VERSION,))
+            return
+        if row[0] > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path}: campaigns of schema {row[0]}; this fleetmark knows {SCHEMA_VERSION}",
+                hint="use the version that wrote it, or another --data-dir",
+            )
+        if row[0] == SCHEMA_VERSION:
+            return
+        for version in range(row[0], SCHEMA_VERSION):
+            for statement in MIGRATIONS[version]:
                 db.execute(statement)
-            row = db.execute("SELECT version FROM campaign_schema").fetchone()
-            if row is None:
-                db.execute("INSERT INTO campaign_schema VALUES (?)", (SCHEMA_VERSION,))
-            elif row[0] != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{path}: campaigns of schema {row[0]}; this fleetmark knows {SCHEMA_VERSION}"
-                )
+        db.execute("UPDATE campaign_schema SET version = ?", (SCHEMA_VERSION,))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -65,3 +81,21 @@ class StateFile:
         """Release the file."""
         with self._lock:
             self._db.close()
+
+
+def has_campaigns(path: Path) -> bool:
+    """Whether a file holds campaigns' tables; makes and changes nothing.
+
+    Raises:
+        StoreUnavailable: it cannot be read now.
+        StoreError: it is no SQLite file.
+    """
+    if not path.exists():
+        return False
+    db = connect(path, "ro")
+    try:
+        with translated(path):
+            query = "SELECT 1 FROM sqlite_schema WHERE name = 'campaign_schema'"
+            return db.execute(query).fetchone() is not None
+    finally:
+        db.close()

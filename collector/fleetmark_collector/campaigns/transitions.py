@@ -7,7 +7,12 @@ dies, or another that changes the same at once, leaves nothing half done.
 import sqlite3
 
 from fleetmark_collector.campaigns.statefile import StateFile
-from fleetmark_collector.campaigns.tables import CampaignState, StopReason, derive
+from fleetmark_collector.campaigns.tables import (
+    MOVE_COLUMNS,
+    CampaignState,
+    StopReason,
+    derive,
+)
 from fleetmark_protocol.errors import StoreError
 from fleetmark_protocol.jobs import JobState, may_move
 from fleetmark_protocol.records import Failure
@@ -58,6 +63,7 @@ def move_job(
                 job_id,
             ),
         )
+        _note(db, job_id, now_ns, state, attempt, failure)
         if state.terminal:
             _settle(db, row[2], now_ns)
     return True
@@ -88,12 +94,33 @@ def stop_campaign(
         )
         if done.rowcount == 0:
             return
+        never_sent = "campaign_id = ? AND state = ? AND assigned_ns IS NULL"
+        those = (campaign_id, JobState.QUEUED)
+        for job_id, attempt in db.execute(
+            f"SELECT job_id, attempt FROM jobs WHERE {never_sent}",  # noqa: S608
+            those,
+        ).fetchall():
+            _note(db, job_id, now_ns, ended, attempt, failure)
         db.execute(
-            "UPDATE jobs SET state = ?, failure = ?, updated_ns = ? "
-            "WHERE campaign_id = ? AND state = ? AND assigned_ns IS NULL",
-            (ended, _json(failure), now_ns, campaign_id, JobState.QUEUED),
+            f"UPDATE jobs SET state = ?, failure = ?, updated_ns = ? WHERE {never_sent}",  # noqa: S608
+            (ended, _json(failure), now_ns, *those),
         )
         _settle(db, campaign_id, now_ns)
+
+
+def _note(
+    db: sqlite3.Connection,
+    job_id: str,
+    now_ns: int,
+    state: JobState,
+    attempt: int,
+    failure: Failure | None,
+) -> None:
+    """Keep the change itself: the row of the job shows the newest only."""
+    db.execute(
+        f"INSERT INTO job_moves ({MOVE_COLUMNS}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608
+        (job_id, now_ns, state, attempt, _json(failure)),
+    )
 
 
 def _settle(db: sqlite3.Connection, campaign_id: str, now_ns: int) -> None:

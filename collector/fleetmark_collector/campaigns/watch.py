@@ -5,7 +5,7 @@ It reads the collector's files only, so it may be stopped and started again at w
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -39,6 +39,50 @@ _COLOURS = {
 }
 
 
+def looks(
+    settings: CollectorSettings,
+    campaign_id: str,
+    *,
+    interval_s: float = INTERVAL_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[tuple[View, bool]]:
+    """Yield how a campaign stands, and whether a collector is running, until it has ended.
+
+    Args:
+        settings: of the collector whose campaign it is.
+        campaign_id: which.
+        interval_s: between two looks.
+        sleep: waits so many seconds.
+
+    Raises:
+        ConfigError: there is no such campaign.
+        StoreError: the state file cannot be used.
+    """
+    store = CampaignStore(settings.state_file)
+    registry = DeviceRegistry(settings.state_file)
+    reader = open_reader(settings)
+    seen = False
+    try:
+        while True:
+            try:
+                view = gather(store, reader, registry, campaign_id, time.time_ns())
+                alive = registry.collector_alive()
+            except StoreUnavailable:
+                # Busy for a moment: the last picture is better than none.
+                if not seen:
+                    raise
+            else:
+                seen = True
+                yield view, alive
+                if view.campaign.state.terminal:
+                    return
+            sleep(interval_s)
+    finally:
+        reader.close()
+        registry.close()
+        store.close()
+
+
 def watch_campaign(
     settings: CollectorSettings,
     campaign_id: str,
@@ -64,43 +108,23 @@ def watch_campaign(
     """
     from rich.live import Live
 
-    store = CampaignStore(settings.state_file)
-    registry = DeviceRegistry(settings.state_file)
-    reader = open_reader(settings)
     view, was_alive = None, True
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-    try:
-        with live or nullcontext():
-            while True:
-                try:
-                    now = time.time_ns()
-                    new = gather(store, reader, registry, campaign_id, now)
-                    alive = registry.collector_alive()
-                except StoreUnavailable:
-                    # Busy for a moment: the last picture is better than none.
-                    if view is None:
-                        raise
-                else:
-                    if live is not None:
-                        live.update(draw(new, alive), refresh=True)
-                    else:
-                        for line in changes(view, new, alive, was_alive):
-                            console.print(
-                                f"{datetime.now().astimezone():%H:%M:%S} {line}",
-                                soft_wrap=True,
-                                markup=False,
-                                highlight=False,
-                            )
-                    view, was_alive = new, alive
-                    if new.campaign.state.terminal:
-                        break
-                sleep(interval_s)
-    finally:
-        reader.close()
-        registry.close()
-        store.close()
-    print_end(view, settings, console)
-    return view.campaign.state
+    with live or nullcontext():
+        for new, alive in looks(settings, campaign_id, interval_s=interval_s, sleep=sleep):
+            if live is not None:
+                live.update(draw(new, alive), refresh=True)
+            else:
+                for line in changes(view, new, alive, was_alive):
+                    console.print(
+                        f"{datetime.now().astimezone():%H:%M:%S} {line}",
+                        soft_wrap=True,
+                        markup=False,
+                        highlight=False,
+                    )
+            view, was_alive = new, alive
+    print_end(new, settings, console)
+    return new.campaign.state
 
 
 def print_end(view: View, settings: CollectorSettings, console: "Console") -> None:
@@ -214,7 +238,8 @@ def draw(view: View, alive: bool) -> "Group":
     from rich.text import Text
 
     campaign = view.campaign
-    parts: list[Table | Text] = [Text(f"{campaign.campaign_id}  {campaign.state}", "bold")]
+    retry = f"  (retry of {campaign.retry_of})" if campaign.retry_of else ""
+    parts: list[Table | Text] = [Text(f"{campaign.campaign_id}  {campaign.state}{retry}", "bold")]
     if campaign.stop_reason is not None and not campaign.state.terminal:
         why = "canceled" if campaign.stop_reason == "cancel" else "out of time"
         parts.append(Text(f"{why}: waiting for devices to stop", "yellow"))

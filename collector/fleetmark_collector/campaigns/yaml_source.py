@@ -77,6 +77,21 @@ class Source:
                 return found
         return (1, 1)
 
+    def inside(self, loc: Loc, offset: int) -> Position | None:
+        """Return where a character of a text stands; None where the file writes it otherwise.
+
+        A text over several lines, or with escapes, is not in the file as it reads.
+        """
+        value: object = self.data
+        for step in loc:
+            value = value[step]  # type: ignore[index]
+        line, column = self.values[loc]
+        written = self.text.split("\n")[line - 1][column - 1 :]
+        quote = 1 if written[:1] in ("'", '"') else 0
+        if not isinstance(value, str) or not written[quote:].startswith(value):
+            return None
+        return (line, column + quote + offset)
+
     def place(self, loc: Loc) -> Loc:
         """Return a validator's path as the file has it, or its part that is there.
 
@@ -91,15 +106,17 @@ class Source:
                 break
         return found
 
+    def lines(self, problems: Iterable[Problem]) -> list[str]:
+        """Return FILE:LINE:COLUMN: path: text for each problem, in the order of the file."""
+        placed = sorted({(self.position(one), path_text(one.loc), one.text) for one in problems})
+        return [
+            f"{self.file}:{line}:{column}: {f'{path}: ' if path else ''}{text}"
+            for (line, column), path, text in placed
+        ]
+
     def error(self, problems: Iterable[Problem]) -> ConfigError:
         """Return one error that tells all problems, in the order of the file."""
-        placed = sorted({(self.position(one), path_text(one.loc), one.text) for one in problems})
-        return ConfigError(
-            "\n".join(
-                f"{self.file}:{line}:{column}: {f'{path}: ' if path else ''}{text}"
-                for (line, column), path, text in placed
-            )
-        )
+        return ConfigError("\n".join(self.lines(problems)))
 
 
 def path_text(loc: Loc) -> str:

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fleetmark_collector.cli.campaign_output import (
-    plan_json,
-    print_plan,
-    print_remarks,
-    say,
-    status_json,
+from fleetmark_collector.cli import campaign_keep
+from fleetmark_collector.cli.campaign_common import (
+    IdArgument,
+    NeededIdArgument,
+    begin,
+    chosen_id,
+    existing_store,
+    look,
+    watch_for_programs,
+    watch_to_the_end,
 )
+from fleetmark_collector.cli.campaign_output import say, status_json
 from fleetmark_collector.cli.common import (
     ConfigOption,
     DataDirOption,
@@ -24,18 +29,16 @@ from fleetmark_collector.cli.common import (
 from fleetmark_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from fleetmark_collector.campaigns.state import CampaignStore
-    from fleetmark_collector.campaigns.view import View
     from fleetmark_collector.config import CollectorSettings
 
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The campaign file (YAML).", show_default=False)
 ]
-IdArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[ID]", help="The campaign's id; left out, the one begun last."),
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Also where it is expected to go beyond the limits in the file."
+    ),
 ]
 
 app = typer.Typer(
@@ -53,37 +56,57 @@ def register(parent: typer.Typer) -> None:
 
 
 @app.command()
-def validate(file: FileArgument) -> None:
+def validate(file: FileArgument, as_json: JsonOption = False) -> None:
     """Check a campaign file without needing devices or a collector."""
     from fleetmark_collector.campaigns.file import load_campaign
-    from fleetmark_collector.campaigns.plan import make_cells
 
-    cells = make_cells(load_campaign(file))
+    try:
+        cells = load_campaign(file).cells
+    except ConfigError as error:
+        if as_json:
+            print_json({"file": file, "valid": False, "problems": error.message.splitlines()})
+        raise
     trials = sum(cell.trials for cell in cells)
+    if as_json:
+        print_json(
+            {
+                "file": file,
+                "valid": True,
+                "problems": [],
+                "jobs_per_device": len(cells),
+                "trials_per_device": trials,
+                "cells": [{"cell": str(cell), "trials": cell.trials} for cell in cells],
+            }
+        )
+        return
     typer.echo(f"{file}: valid. On each device: {len(cells)} jobs, {trials} trials.")
 
 
 @app.command()
 def plan(
     file: FileArgument,
+    yes: YesOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Show which jobs a campaign file makes on which devices, and which of them would fail.
+    """Show which jobs a campaign file makes on which devices, how long they take, what would fail.
 
-    Nothing is written and nothing is sent.
+    An estimate comes from earlier runs of the same cell on the same device, else on one of its
+    kind, else from the size of the model. Nothing is written and nothing is sent.
     """
     from fleetmark_collector.campaigns.file import load_campaign
-    from fleetmark_collector.campaigns.submit import plan_campaign
+    from fleetmark_collector.campaigns.submit import look_ahead
+    from fleetmark_collector.cli.plan_output import outlook_json, print_outlook
 
     settings = settings_from(config, data_dir)
-    made = plan_campaign(settings, load_campaign(file), time.time_ns())
+    campaign = load_campaign(file)
+    outlook = look_ahead(settings, campaign, time.time_ns())
     if as_json:
-        print_json(plan_json(made))
+        print_json(outlook_json(outlook, campaign.cost))
     else:
-        print_plan(made, console())
-    made.check()
+        print_outlook(outlook, campaign.cost, console())
+    outlook.check(accept_limits=yes)
 
 
 @app.command()
@@ -92,6 +115,8 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", help="Return at once; the campaign goes on.")
     ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
@@ -101,69 +126,84 @@ def run(
     Exit code: 0 if every job succeeded, 1 if not, 2 if the file or its targets are wrong.
     """
     from fleetmark_collector.campaigns.submit import submit_campaign
-    from fleetmark_collector.campaigns.watch import NO_COLLECTOR, command_line
-    from fleetmark_collector.devices import DeviceRegistry
 
     settings = settings_from(config, data_dir)
-    campaign_id, made = submit_campaign(settings, file)
-    out = console()
-    devices = len({(job.fleet, job.device) for job in made.jobs})
-    say(
-        out,
-        f"Campaign {campaign_id}: {len(made.jobs)} jobs, {made.trials} trials, "
-        f"{devices} device{'s' * (devices != 1)}.",
-    )
-    print_remarks(made, out)
-    registry = DeviceRegistry(settings.state_file)
-    alive = registry.collector_alive()
-    registry.close()
-    if detach:
-        if not alive:
-            say(out, f"note: {NO_COLLECTOR}")
-        say(out, f"Watch:  {command_line(settings, 'campaign', 'status', '--watch')}")
-        say(out, f"Cancel: {command_line(settings, 'campaign', 'cancel', campaign_id)}")
-        return
-    _watch(settings, campaign_id, out)
+    _, made = submit_campaign(settings, file, accept_limits=yes)
+    begin(settings, made, detach=detach, as_json=as_json)
 
 
 @app.command()
-def status(
+def show(
     campaign_id: IdArgument = None,
     as_json: JsonOption = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Stay until it ends; exit 1 if it failed.")
-    ] = False,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Show how a campaign stands: devices, jobs, progress, failures."""
+    """Show how a campaign stands: devices, jobs, progress, failures.
+
+    Exit code: 0 if every job has succeeded, 1 if not (or not yet).
+    """
+    from fleetmark_collector.campaigns.tables import CampaignState
+
+    if _show(settings_from(config, data_dir), campaign_id, as_json) is not CampaignState.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    campaign_id: IdArgument = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Watch a campaign until it ends: a live picture on a terminal, lines elsewhere.
+
+    --json prints an object for each change, one a line. Ctrl-C ends the watching only.
+    Exit code: 0 if every job succeeded, 1 if not, 130 if you stopped watching.
+    """
+    settings = settings_from(config, data_dir)
+    wanted = chosen_id(settings, campaign_id)
+    if as_json:
+        watch_for_programs(settings, wanted, each=True)
+    else:
+        watch_to_the_end(settings, wanted, console())
+
+
+@app.command(hidden=True)
+def status(
+    campaign_id: IdArgument = None,
+    as_json: JsonOption = False,
+    stay: Annotated[bool, typer.Option("--watch", "-w", help="As `watch`.")] = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """As `show`, with exit code 0 however the campaign stands; for scripts that read the JSON."""
+    settings = settings_from(config, data_dir)
+    if stay:
+        watch_to_the_end(settings, chosen_id(settings, campaign_id), console())
+    else:
+        _show(settings, campaign_id, as_json)
+
+
+def _show(settings: "CollectorSettings", campaign_id: str | None, as_json: bool) -> str:
     from fleetmark_collector.campaigns.watch import draw, print_end
 
-    settings = settings_from(config, data_dir)
-    store = _existing_store(settings)
-    try:
-        found = store.newest() if campaign_id is None else store.campaign(campaign_id)
-        if found is None:
-            raise _no_campaigns(settings)
-        view, alive = _look(store, settings, found.campaign_id)
-    finally:
-        store.close()
+    view, alive = look(settings, chosen_id(settings, campaign_id))
+    ended = view.campaign.state.terminal
     if as_json:
         print_json(status_json(view, alive))
-    elif watch:
-        _watch(settings, found.campaign_id, console())
     else:
         out = console()
-        out.print(draw(view, alive or found.state.terminal))
-        if found.state.terminal:
+        out.print(draw(view, alive or ended))
+        if ended:
             print_end(view, settings, out)
+    return view.campaign.state
 
 
 @app.command()
 def cancel(
-    campaign_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The campaign's id.", show_default=False)
-    ],
+    campaign_id: NeededIdArgument,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
@@ -171,14 +211,17 @@ def cancel(
     from fleetmark_collector.campaigns.watch import NO_COLLECTOR
 
     settings = settings_from(config, data_dir)
-    store = _existing_store(settings)
-    out = console()
+    store = existing_store(settings)
     try:
         before = store.campaign(campaign_id)
         after = store.request_cancel(campaign_id)
-        view, alive = _look(store, settings, campaign_id)
     finally:
         store.close()
+    view, alive = look(settings, campaign_id)
+    if as_json:
+        print_json(status_json(view, alive))
+        return
+    out = console()
     if before.state.terminal:
         say(out, f"Campaign {campaign_id} has ended already: {before.state}.")
         return
@@ -197,6 +240,7 @@ def list_campaigns(
 ) -> None:
     """List all campaigns, oldest first."""
     from fleetmark_collector.campaigns.state import CampaignStore
+    from fleetmark_collector.cli.campaign_output import list_json, print_list
 
     settings = settings_from(config, data_dir)
     rows = []
@@ -207,85 +251,11 @@ def list_campaigns(
         finally:
             store.close()
     if as_json:
-        print_json(
-            [
-                {
-                    "campaign_id": row.campaign_id,
-                    "state": row.state,
-                    "description": row.description,
-                    "created_ns": row.created_ns,
-                    "finished_ns": row.finished_ns,
-                    "jobs": len(jobs),
-                    "jobs_ended": sum(job.state.terminal for job in jobs),
-                }
-                for row, jobs in rows
-            ]
-        )
-        return
-    if not rows:
+        print_json(list_json(rows))
+    elif rows:
+        print_list(rows, console())
+    else:
         typer.echo(f"No campaigns in {settings.data_dir} yet.")
-        return
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("campaign", no_wrap=True)
-    table.add_column("state")
-    table.add_column("jobs ended", justify="right")
-    table.add_column("description")
-    for row, jobs in rows:
-        ended = f"{sum(job.state.terminal for job in jobs)}/{len(jobs)}"
-        table.add_row(row.campaign_id, row.state, ended, escape(row.description))
-    console().print(table)
 
 
-# --- shared ------------------------------------------------------------------------------------
-
-
-def _existing_store(settings: "CollectorSettings") -> "CampaignStore":
-    """Open the campaigns, without making a file where somebody names the wrong directory."""
-    from fleetmark_collector.campaigns.state import CampaignStore
-
-    if not settings.state_file.exists():
-        raise _no_campaigns(settings)
-    return CampaignStore(settings.state_file)
-
-
-def _no_campaigns(settings: "CollectorSettings") -> ConfigError:
-    return ConfigError(
-        f"no campaigns in {settings.data_dir}",
-        hint="start one with `fleetmark campaign run FILE`, or name the collector's --data-dir",
-    )
-
-
-def _look(
-    store: "CampaignStore", settings: "CollectorSettings", campaign_id: str
-) -> "tuple[View, bool]":
-    """Return how a campaign stands, and whether a collector is running."""
-    from fleetmark_collector.campaigns.view import gather
-    from fleetmark_collector.devices import DeviceRegistry
-    from fleetmark_collector.sinks.stores import open_reader
-
-    registry, reader = DeviceRegistry(settings.state_file), open_reader(settings)
-    try:
-        view = gather(store, reader, registry, campaign_id, time.time_ns())
-        return view, registry.collector_alive()
-    finally:
-        reader.close()
-        registry.close()
-
-
-def _watch(settings: "CollectorSettings", campaign_id: str, out: "Console") -> None:
-    from fleetmark_collector.campaigns.tables import CampaignState
-    from fleetmark_collector.campaigns.watch import command_line, watch_campaign
-
-    try:
-        state = watch_campaign(settings, campaign_id, out)
-    except KeyboardInterrupt:
-        say(out, f"\nThe campaign goes on without you: {campaign_id}")
-        again = command_line(settings, "campaign", "status", campaign_id, "--watch")
-        say(out, f"Watch:  {again}")
-        say(out, f"Cancel: {command_line(settings, 'campaign', 'cancel', campaign_id)}")
-        raise typer.Exit(130) from None
-    if state is not CampaignState.SUCCEEDED:
-        raise typer.Exit(1)
+campaign_keep.add_to(app)

@@ -1,47 +1,21 @@
-"""What `fleetmark campaign` prints: plans and states, for people and for programs."""
+"""What `fleetmark campaign` prints: states and lists, for people and for programs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fleetmark_collector.campaigns.plan import Plan
+    from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
     from fleetmark_collector.campaigns.view import View
+
+    Rows = Sequence[tuple[CampaignRow, Sequence[JobRow]]]
 
 
 def say(out: "Console", text: str) -> None:
     """Print a line as it is: no markup, no wrapping, so that it can be copied."""
     out.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-def print_plan(made: "Plan", out: "Console") -> None:
-    """Print which device runs what, and what is expected of it."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("device", no_wrap=True)
-    table.add_column("job", no_wrap=True)
-    for title in ("backend", "model", "quantization", "options"):
-        table.add_column(title, overflow="fold")
-    table.add_column("trials", justify="right")
-    table.add_column("expected", overflow="fold")
-    for job in made.jobs:
-        cell = job.cell
-        table.add_row(
-            job.device,
-            job.spec.job_id.rsplit(".", 1)[-1],
-            cell.backend,
-            cell.model.name,
-            cell.model.quantization or "as is",
-            " ".join(f"{name}={value}" for name, value in cell.labels.items()) or "-",
-            str(job.trials),
-            "runs" if job.refusal is None else f"[red]refused[/]: {escape(job.refusal)}",
-        )
-    if made.jobs:
-        out.print(table)
-        say(out, f"{len(made.jobs)} jobs, {made.trials} trials.")
-    print_remarks(made, out, refusals=False)
 
 
 def print_remarks(made: "Plan", out: "Console", *, refusals: bool = True) -> None:
@@ -55,28 +29,39 @@ def print_remarks(made: "Plan", out: "Console", *, refusals: bool = True) -> Non
         say(out, f"note: {note}")
 
 
-def plan_json(made: "Plan") -> dict[str, object]:
-    """Return a plan for programs."""
-    return {
-        "jobs": [
-            {
-                "fleet": job.fleet,
-                "device": job.device,
-                "backend": job.spec.backend,
-                "model": job.spec.model.model_dump(),
-                "options": dict(job.spec.labels),
-                "trials": job.trials,
-                "refusal": job.refusal,
-            }
-            for job in made.jobs
-        ],
-        "left_out": [
-            {"fleet": one.fleet, "device": one.device, "cell": str(one.cell), "reason": one.reason}
-            for one in made.left_out
-        ],
-        "notes": made.notes,
-        "problems": made.problems,
-    }
+def list_json(rows: "Rows") -> list[dict[str, object]]:
+    """Return all campaigns, for programs."""
+    return [
+        {
+            "campaign_id": row.campaign_id,
+            "state": row.state,
+            "description": row.description,
+            "created_ns": row.created_ns,
+            "finished_ns": row.finished_ns,
+            "retry_of": row.retry_of,
+            "jobs": len(jobs),
+            "jobs_ended": sum(job.state.terminal for job in jobs),
+        }
+        for row, jobs in rows
+    ]
+
+
+def print_list(rows: "Rows", out: "Console") -> None:
+    """Print all campaigns."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("campaign", no_wrap=True)
+    table.add_column("state")
+    table.add_column("jobs ended", justify="right")
+    table.add_column("description")
+    for row, jobs in rows:
+        ended = f"{sum(job.state.terminal for job in jobs)}/{len(jobs)}"
+        retry = f"retry of {row.retry_of}" if row.retry_of else ""
+        text = "; ".join(part for part in (retry, row.description) if part)
+        table.add_row(row.campaign_id, row.state, ended, escape(text))
+    out.print(table)
 
 
 def status_json(view: "View", alive: bool) -> dict[str, object]:
@@ -88,6 +73,7 @@ def status_json(view: "View", alive: bool) -> dict[str, object]:
         "stop_reason": campaign.stop_reason,
         "created_ns": campaign.created_ns,
         "finished_ns": campaign.finished_ns,
+        "retry_of": campaign.retry_of,
         "collector_running": alive,
         "trials_planned": view.trials_planned,
         "trials_stored": view.trials_stored,
@@ -114,6 +100,7 @@ def status_json(view: "View", alive: bool) -> dict[str, object]:
                 "cell": job.cell,
                 "state": job.state,
                 "attempt": job.attempt,
+                "retry_of": job.retry_of,
                 "trials_planned": job.trials_planned,
                 "trials_stored": view.stored.get(job.job_id, 0),
                 "failure": job.failure.model_dump() if job.failure else None,

@@ -20,6 +20,14 @@ def collect(
         int | None,
         typer.Option(min=1, max=65535, metavar="PORT", help="Its port (default: broker.port)."),
     ] = None,
+    http_listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS:PORT",
+            help="Where to answer /healthz and /metrics (default: http.listen, which is "
+            "127.0.0.1:9108); an empty text for nowhere.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
@@ -32,5 +40,10 @@ def collect(
     from fleetmark_collector.service import run_collector
 
     run_collector(
-        settings_from(config, data_dir, broker={"host": broker_host, "port": broker_port})
+        settings_from(
+            config,
+            data_dir,
+            broker={"host": broker_host, "port": broker_port},
+            http={"listen": http_listen},
+        )
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fleetmark_collector.config import CollectorSettings
+    from fleetmark_collector.findings import Finding
 
 ConfigOption = Annotated[
     Path | None,
@@ -68,6 +69,17 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console()
+
+
+def print_finding(out: "Console", finding: "Finding") -> None:
+    """Print what a check found, and under it what to do."""
+    from rich.text import Text
+
+    styles = {"ok": "green", "warn": "yellow", "missing": "red"}
+    level = Text(f"{finding.level:<8}", style=styles[finding.level])
+    out.print(Text.assemble(level, f"{finding.name:<16}", finding.text), soft_wrap=True)
+    if finding.todo:
+        out.print(Text(f"{'':<24}-> {finding.todo}"), soft_wrap=True)
 
 
 def print_json(obj: object) -> None:

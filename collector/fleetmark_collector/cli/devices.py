@@ -13,6 +13,7 @@ from fleetmark_collector.cli.common import (
     print_json,
     settings_from,
 )
+from fleetmark_collector.cli.completion import complete_device
 
 if TYPE_CHECKING:
     from fleetmark_collector.devices import Device
@@ -33,6 +34,7 @@ def devices(
             metavar="[DEVICE]",
             help="One device: its hardware, engines (what is missing, and what would install it) "
             "and models.",
+            autocompletion=complete_device,
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -9,6 +9,7 @@ from fleetmark_collector.cli.common import (
     DataDirOption,
     JsonOption,
     console,
+    print_finding,
     print_json,
     settings_from,
 )
@@ -26,24 +27,19 @@ def doctor(
 
     Exit code 0 when all is well (warnings included), 1 when something is missing.
     """
-    from rich.text import Text
-
-    from fleetmark_collector.checkup import Finding, examine
+    from fleetmark_collector.checkup import examine
+    from fleetmark_collector.findings import Finding
     from fleetmark_protocol import logs
 
     settings = settings_from(config, data_dir)
     # What the checks find is printed below; what they log on the way would only repeat it.
     logs.configure("error", settings.log_format)
-    styles = {"ok": "green", "warn": "yellow", "missing": "red"}
     out = console()
     found: list[Finding] = []
     for finding in examine(settings):
         found.append(finding)
         if not as_json:
-            level = Text(f"{finding.level:<8}", style=styles[finding.level])
-            out.print(Text.assemble(level, f"{finding.name:<14}", finding.text), soft_wrap=True)
-            if finding.todo:
-                out.print(Text(f"{'':<22}-> {finding.todo}"), soft_wrap=True)
+            print_finding(out, finding)
     if as_json:
         print_json([asdict(finding) for finding in found])
     raise typer.Exit(1 if any(finding.level == "missing" for finding in found) else 0)

@@ -10,7 +10,20 @@ import typer
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 from fleetmark_protocol.version import __version__
 
-GROUPS = ("broker", "collect", "devices", "campaign", "report", "doctor", "demo")
+GROUPS = (
+    "broker",
+    "collect",
+    "devices",
+    "campaign",
+    "job",
+    "report",
+    "store",
+    "backup",
+    "grafana",
+    "doctor",
+    "simulate",
+    "demo",
+)
 """Modules of this package, in the order `--help` lists them; each has `register(app)`."""
 
 

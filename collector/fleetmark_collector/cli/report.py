@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetmark_collector.cli.common import ConfigOption, DataDirOption, console, settings_from
+from fleetmark_collector.cli.completion import complete_campaign
 
 if TYPE_CHECKING:
     from fleetmark_collector.config import CollectorSettings
@@ -27,6 +28,7 @@ def report(
             metavar="[CAMPAIGN]",
             help="The campaign's id (`fleetmark campaign list` lists them); left out, the one "
             "begun last.",
+            autocompletion=complete_campaign,
         ),
     ] = None,
     html: Annotated[

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fleetmark_collector.campaigns.plan import Cell, Plan
+from fleetmark_collector.campaigns.cells import Cell
+from fleetmark_collector.campaigns.plan import Plan
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.settings import suggestion
 

@@ -149,7 +149,9 @@ class Demo:
         self._processes.start(
             "collector",
             COLLECTOR_MODULE,
-            ["collect", "--data-dir", data_dir, "--broker-host", HOST, "--broker-port", str(port)],
+            # Nobody watches a demo, and the usual port may be another collector's.
+            ["collect", "--data-dir", data_dir, "--http-listen", ""]
+            + ["--broker-host", HOST, "--broker-port", str(port)],
         )
 
     def _wait_for_devices(self, settings: CollectorSettings) -> None:

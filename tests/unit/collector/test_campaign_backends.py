@@ -6,7 +6,7 @@ from ruamel.yaml import YAML
 
 from fakes.fake_fleet import FakeDevice, make_inventory
 from fleetmark_collector.campaigns.file import campaign_json_schema, load_campaign
-from fleetmark_collector.campaigns.plan import make_cells, make_plan
+from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.messages import BackendInfo
 
@@ -61,7 +61,7 @@ def plan_for(tmp_path, *backends, skip=False):
 
 
 def test_what_an_engine_has_of_its_own_stands_instead_of_what_the_matrix_has(tmp_path):
-    assert [str(cell) for cell in make_cells(load(tmp_path))] == [
+    assert [str(cell) for cell in load(tmp_path).cells] == [
         "llama_cpp tiny Q8_0 threads=2",
         "llama_cpp tiny Q4_0 threads=2",
         "llama_cpp other Q8_0 threads=2",
@@ -93,7 +93,7 @@ def test_every_cell_is_a_job_with_an_id_of_its_own(tmp_path):
 
 def test_two_entries_of_one_engine_make_cells_of_their_own(tmp_path):
     more = "    - {name: llama_cpp, options: {start: cold}}\n"
-    cells = make_cells(load(tmp_path, TEXT.replace("  model:\n    -", f"{more}  model:\n    -")))
+    cells = load(tmp_path, TEXT.replace("  model:\n    -", f"{more}  model:\n    -")).cells
     assert len(cells) == len({str(cell) for cell in cells}) == 14
 
 

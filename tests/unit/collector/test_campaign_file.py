@@ -41,11 +41,14 @@ def complaints(tmp_path: Path, text: str | bytes) -> list[str]:
 def test_a_file_is_read_with_the_contracts_own_defaults(tmp_path):
     campaign = load(tmp_path, GOOD)
     assert campaign.name == "sizes"
-    (choice,) = campaign.choices
-    assert choice.backend == "xllamacpp"
-    assert choice.quantizations == ("Q8_0", "Q4_0")
-    assert choice.options == {"threads": (1, 2)}
-    assert choice.workloads == (Workload(name="one", kind="single", prompts=("hello",)),)
+    assert [str(cell) for cell in campaign.cells] == [
+        "xllamacpp tiny Q8_0 threads=1",
+        "xllamacpp tiny Q8_0 threads=2",
+        "xllamacpp tiny Q4_0 threads=1",
+        "xllamacpp tiny Q4_0 threads=2",
+    ]
+    workload = Workload(name="one", kind="single", prompts=("hello",))
+    assert {cell.workloads for cell in campaign.cells} == {(workload,)}
     assert campaign.timeouts == Timeouts()
     assert campaign.quiet_gate == QuietGate()
     assert (campaign.order, campaign.unavailable, campaign.resume) == ("shuffled", "reject", True)
@@ -54,27 +57,24 @@ def test_a_file_is_read_with_the_contracts_own_defaults(tmp_path):
 
 def test_one_value_may_stand_without_its_list(tmp_path):
     text = GOOD.replace("[xllamacpp]", "xllamacpp").replace("threads: [1, 2]", "threads: 1")
-    (choice,) = load(tmp_path, text.replace("[Q8_0, Q4_0]", "Q8_0")).choices
-    assert choice.backend == "xllamacpp"
-    assert choice.options == {"threads": (1,)}
-    assert choice.quantizations == ("Q8_0",)
+    (cell,) = load(tmp_path, text.replace("[Q8_0, Q4_0]", "Q8_0")).cells
+    assert str(cell) == "xllamacpp tiny Q8_0 threads=1"
 
 
 def test_null_leaves_an_option_to_the_engine(tmp_path):
     campaign = load(tmp_path, GOOD.replace("threads: [1, 2]", "threads: [1, null]"))
-    assert campaign.choices[0].options == {"threads": (1, None)}
+    assert [cell.labels for cell in campaign.cells] == [{"threads": 1}, {"threads": None}] * 2
 
 
 def test_without_quantization_files_are_used_as_they_are(tmp_path):
-    (choice,) = load(tmp_path, GOOD.replace("  quantization: [Q8_0, Q4_0]\n", "")).choices
-    assert choice.quantizations == (None,)
-    assert choice.models[0].spec(None).quantization is None
+    cells = load(tmp_path, GOOD.replace("  quantization: [Q8_0, Q4_0]\n", "")).cells
+    assert {cell.model.quantization for cell in cells} == {None}
 
 
 def test_a_ready_made_file_is_preferred_to_deriving_one(tmp_path):
     files = f"      files: {{Q4_0: {{ref: 'path:q4.gguf', sha256: {'a' * 64}}}}}\n"
-    (choice,) = load(tmp_path, GOOD.replace("  quantization", files + "  quantization")).choices
-    ready, derived = choice.models[0].spec("Q4_0"), choice.models[0].spec("Q8_0")
+    cells = load(tmp_path, GOOD.replace("  quantization", files + "  quantization")).cells
+    derived, ready = cells[0].model, cells[-1].model
     assert (ready.ref, ready.sha256, ready.quantization) == ("path:q4.gguf", "a" * 64, "Q4_0")
     assert (derived.ref, derived.sha256) == ("path:tiny.gguf", SHA)
 
@@ -84,7 +84,7 @@ def test_anchors_and_what_looks_like_a_date_are_plain_data(tmp_path):
         "devices: [pi-1]", "devices: &names [pi-1], tags: *names"
     )
     campaign = load(tmp_path, text)
-    assert campaign.choices[0].workloads[0].prompts == ("2026-01-01",)
+    assert campaign.cells[0].workloads[0].prompts == ("2026-01-01",)
     assert campaign.targets.tags == ("pi-1",)
 
 
@@ -150,7 +150,7 @@ WRONG = {
     "prompt file missing": (
         "kind: single, prompt: hello",
         "kind: multi, prompts_file: none.txt",
-        "13:44: workloads[0].prompts_file: none.txt: No such file or directory",
+        "13:44: workloads[0].prompts_file: none.txt: no such file",
     ),
     "two workloads of one name": (
         "prompt: hello}",
@@ -248,12 +248,12 @@ def with_prompts(tmp_path: Path, name: str, content: str | bytes) -> Campaign:
 
 def test_a_prompt_file_has_one_prompt_a_line(tmp_path):
     campaign = with_prompts(tmp_path, "p.txt", "\ufefffirst\r\n\n  second \n# third\u2028more")
-    assert campaign.choices[0].workloads[0].prompts == ("first", "  second ", "# third\u2028more")
+    assert campaign.cells[0].workloads[0].prompts == ("first", "  second ", "# third\u2028more")
 
 
 def test_a_yaml_prompt_file_may_have_prompts_of_several_lines(tmp_path):
     campaign = with_prompts(tmp_path, "p.yaml", "- first\n- |\n  two\n  lines\n")
-    assert campaign.choices[0].workloads[0].prompts == ("first", "two\nlines\n")
+    assert campaign.cells[0].workloads[0].prompts == ("first", "two\nlines\n")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, START_NS, FakeDevice, make_campaign, make_inventory
-from fleetmark_collector.campaigns.plan import count_trials, make_plan, new_campaign_id
+from fleetmark_collector.campaigns.cells import count_trials
+from fleetmark_collector.campaigns.plan import make_plan, new_campaign_id
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.ids import is_name
 from fleetmark_protocol.messages import BackendInfo, Workload
@@ -89,9 +90,9 @@ def test_a_device_takes_part_if_any_key_names_it(tmp_path, targets, chosen):
 @pytest.mark.parametrize(
     ("targets", "problem"),
     [
-        ("{devices: [pi-2]}", "targets.devices: no device 'pi-2' (did you mean 'pi-1'?)"),
-        ("{tags: [hots]}", "targets.tags: no tag 'hots' (did you mean 'hot'?)"),
-        ("{fleets: [zoo]}", "targets.fleets: no fleet 'zoo' (known: lab)"),
+        ("{devices: [pi-2]}", "targets.devices[0]: no device 'pi-2' (did you mean 'pi-1'?)"),
+        ("{tags: [hots]}", "targets.tags[0]: no tag 'hots' (did you mean 'hot'?)"),
+        ("{fleets: [zoo]}", "targets.fleets[0]: no fleet 'zoo' (known: lab)"),
         ("{devices: [pi-1, pi-9]}", "no device 'pi-9'"),
     ],
 )

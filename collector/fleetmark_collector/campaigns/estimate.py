@@ -1,0 +1,298 @@
+"""How long a plan takes and what it costs, how sure that is, and what it is founded on; pure."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+
+from fleetmark_collector.campaigns.file import Campaign
+from fleetmark_collector.campaigns.guess import guessed_pace, kind_of
+from fleetmark_collector.campaigns.history import History, Pace
+from fleetmark_collector.campaigns.plan import Plan, PlannedJob
+from fleetmark_collector.campaigns.prices import DeviceKey, find_prices
+from fleetmark_collector.campaigns.roles import KnownDevice
+from fleetmark_collector.campaigns.sizes import weights_of
+from fleetmark_collector.campaigns.yaml_source import Problem
+from fleetmark_protocol.messages import JobSpec, Workload
+
+DISPATCH_S = 2.0
+"""Between two jobs of a device: the end is reported, the next one is sent."""
+CHARACTERS_PER_TOKEN = 4.0
+"""Of a prompt that no earlier trial has counted."""
+
+
+class Basis(StrEnum):
+    """What an estimate is founded on; the first that there is counts."""
+
+    SAME_DEVICE = "same device"
+    SAME_KIND = "same kind of device"
+    MODEL_SIZE = "model size"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+
+
+WIDTH = {Basis.SAME_DEVICE: 1.25, Basis.SAME_KIND: 1.6, Basis.MODEL_SIZE: 4.0}
+"""An estimate may be off by this factor, either way; more where earlier trials varied more."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A quantity that is not known well: at least, most likely, at most."""
+
+    low: float = 0.0
+    likely: float = 0.0
+    high: float = 0.0
+
+    def __add__(self, other: "Span") -> "Span":
+        return Span(self.low + other.low, self.likely + other.likely, self.high + other.high)
+
+    def times(self, factor: float) -> "Span":
+        """Return so many of it."""
+        return Span(self.low * factor, self.likely * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """How long a job takes; `seconds` is None where nothing tells."""
+
+    job: PlannedJob
+    basis: Basis
+    seconds: Span | None
+    because: str
+
+
+@dataclass(frozen=True)
+class DeviceEstimate:
+    """How long a device is busy.
+
+    Attributes:
+        jobs: its jobs, those that would be refused included.
+        unknown: how many of them have no estimate.
+        usd_per_hour: None where no price is known.
+    """
+
+    fleet: str
+    device: str
+    jobs: tuple[JobEstimate, ...]
+    seconds: Span
+    unknown: int
+    usd_per_hour: float | None
+
+    @property
+    def usd(self) -> Span | None:
+        """What its own jobs cost."""
+        return None if self.usd_per_hour is None else self.seconds.times(self.usd_per_hour / 3600)
+
+    @property
+    def bases(self) -> Counter[Basis]:
+        """How many jobs have which basis."""
+        return Counter(job.basis for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a campaign takes, if all its devices are there from the start.
+
+    Attributes:
+        seconds: from start to end: devices work side by side, but agents on one machine in turn.
+        usd: of all devices; None where no price is known.
+        over: what goes beyond the campaign's limits, a line each.
+        problems: prices that contradict each other, a line each.
+    """
+
+    devices: tuple[DeviceEstimate, ...]
+    seconds: Span
+    usd: Span | None
+    over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def estimate_plan(
+    campaign: Campaign, plan: Plan, known: Sequence[KnownDevice], history: History
+) -> Estimate:
+    """Return how long a plan takes.
+
+    Args:
+        campaign: what is planned.
+        plan: its jobs.
+        known: all devices there are.
+        history: what earlier campaigns tell.
+    """
+    there = {(one.fleet, one.device): one for one in known}
+    jobs: defaultdict[DeviceKey, list[JobEstimate]] = defaultdict(list)
+    for job in plan.jobs:
+        jobs[job.fleet, job.device].append(_job(job, there, known, history))
+    prices = find_prices(campaign.cost, [there[key] for key in jobs], known)
+    devices = tuple(_device(key, mine, prices.of.get(key)) for key, mine in jobs.items())
+    seconds = _side_by_side(devices, there)
+    costs = [one.usd for one in devices if one.usd is not None]
+    usd = sum(costs, Span()) if costs else None
+    return Estimate(
+        devices,
+        seconds,
+        usd,
+        tuple(campaign.source.lines(_over(campaign, seconds, usd))),
+        (*prices.notes, *_notes(campaign, devices, seconds)),
+        tuple(campaign.source.lines(prices.problems)),
+    )
+
+
+def _device(key: DeviceKey, jobs: Sequence[JobEstimate], price: float | None) -> DeviceEstimate:
+    seconds = sum((one.seconds for one in jobs if one.seconds is not None), Span())
+    return DeviceEstimate(
+        *key, tuple(jobs), seconds, sum(one.seconds is None for one in jobs), price
+    )
+
+
+def _side_by_side(
+    devices: Iterable[DeviceEstimate], there: Mapping[DeviceKey, KnownDevice]
+) -> Span:
+    machines: defaultdict[object, Span] = defaultdict(Span)
+    for one in devices:
+        inventory = there[one.fleet, one.device].inventory
+        machine = inventory.hardware.machine_id if inventory is not None else None
+        # Agents of one machine measure in turn.
+        machines[machine or (one.fleet, one.device)] += one.seconds
+    spans = machines.values()
+    return Span(
+        max((span.low for span in spans), default=0.0),
+        max((span.likely for span in spans), default=0.0),
+        max((span.high for span in spans), default=0.0),
+    )
+
+
+# --- one job -----------------------------------------------------------------------------------
+
+
+def _job(
+    job: PlannedJob,
+    there: Mapping[DeviceKey, KnownDevice],
+    known: Sequence[KnownDevice],
+    history: History,
+) -> JobEstimate:
+    if job.refusal is not None:
+        return JobEstimate(job, Basis.REFUSED, Span(), "it is refused before it starts")
+    cell, inventory = str(job.cell), there[job.fleet, job.device].inventory
+    own = history.paces.get((job.fleet, job.device, cell))
+    if own is not None:
+        return _measured(job, Basis.SAME_DEVICE, [own], [job.device], history)
+    if inventory is None:
+        return JobEstimate(job, Basis.UNKNOWN, None, "the device has not said what it is")
+    alike = {
+        one.device: pace
+        for one in known
+        if one.inventory is not None
+        and kind_of(one.inventory.hardware) == kind_of(inventory.hardware)
+        and (pace := history.paces.get((one.fleet, one.device, cell))) is not None
+    }
+    if alike:
+        return _measured(job, Basis.SAME_KIND, list(alike.values()), list(alike), history)
+    weights = weights_of(job.cell, known)
+    if weights is None:
+        because = f"nothing tells how large {job.spec.model.name} is"
+        return JobEstimate(job, Basis.UNKNOWN, None, because)
+    pace = guessed_pace(inventory.hardware, weights, job.spec.options.threads)
+    told = "as a device has it" if weights.known else "going by its name"
+    because = f"{weights.bytes / 1e6:.0f} MB of weights, {told}"
+    span = _span(Basis.MODEL_SIZE, [(_seconds(job.spec, pace, history), 1.0, 1.0)])
+    return JobEstimate(job, Basis.MODEL_SIZE, span, because)
+
+
+def _measured(
+    job: PlannedJob,
+    basis: Basis,
+    paces: Sequence[Pace],
+    devices: Sequence[str],
+    history: History,
+) -> JobEstimate:
+    jobs, trials = sum(one.jobs for one in paces), sum(one.trials for one in paces)
+    because = f"{trials} trials of {jobs} job{'s' * (jobs != 1)} on {', '.join(sorted(devices))}"
+    seen = [(_seconds(job.spec, one, history), one.low, one.high) for one in paces]
+    return JobEstimate(job, basis, _span(basis, seen), because)
+
+
+def _span(basis: Basis, seen: Sequence[tuple[float, float, float]]) -> Span:
+    """Return an estimate as wide as its basis is known to be, or as what was seen if wider."""
+    likely = median(seconds for seconds, _, _ in seen)
+    width = WIDTH[basis]
+    low = min(likely / width, *(seconds * low for seconds, low, _ in seen))
+    high = max(likely * width, *(seconds * high for seconds, _, high in seen))
+    return Span(low, likely, high)
+
+
+def _seconds(spec: JobSpec, pace: Pace, history: History) -> float:
+    trials = 0
+    requests_s = 0.0
+    for workload in spec.workloads:
+        for prompt, times in _requests(workload):
+            tokens = _tokens(spec.model.name, prompt, history)
+            requests_s += times * pace.trial_s(tokens, workload.output_tokens)
+            trials += times
+    starts = trials if spec.options.start == "cold" else 1
+    gaps_s = pace.gap_s * (trials - starts)
+    return DISPATCH_S + starts * (pace.start_s + pace.load_s) + requests_s + gaps_s
+
+
+def _requests(workload: Workload) -> Iterator[tuple[str, int]]:
+    """Yield each prompt with how often it is asked; a warm-up asks the first one only."""
+    for index, prompt in enumerate(workload.prompts):
+        yield prompt, workload.repetitions + (workload.warmup if index == 0 else 0)
+
+
+def _tokens(model: str, prompt: str, history: History) -> float:
+    digest = hashlib.sha256(prompt.encode()).hexdigest()
+    counted = history.prompt_tokens.get((model, digest))
+    return counted if counted is not None else 1 + len(prompt) / CHARACTERS_PER_TOKEN
+
+
+# --- what to say about it ----------------------------------------------------------------------
+
+
+def _over(campaign: Campaign, seconds: Span, usd: Span | None) -> Iterator[Problem]:
+    limits = campaign.limits
+    if limits.duration_s is not None and seconds.likely > limits.duration_s:
+        text = (
+            f"would take about {seconds.likely:.0f} s ({seconds.low:.0f} to {seconds.high:.0f} s), "
+            f"more than {limits.duration_s:g} s"
+        )
+        yield Problem(("limits", "duration_s"), text)
+    if limits.cost_usd is not None and usd is not None and usd.likely > limits.cost_usd:
+        text = (
+            f"would cost about {usd_text(usd.likely)} USD ({usd_text(usd.low)} to "
+            f"{usd_text(usd.high)} USD), more than {limits.cost_usd:g} USD"
+        )
+        yield Problem(("limits", "cost_usd"), text)
+
+
+def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span) -> Iterator[str]:
+    jobs = [job for one in devices for job in one.jobs]
+    unknown: defaultdict[str, list[JobEstimate]] = defaultdict(list)
+    for job in jobs:
+        if job.seconds is None:
+            unknown[job.because].append(job)
+    for because, some in unknown.items():
+        yield (
+            f"no estimate for {len(some)} job(s), {because}: they come on top, "
+            f"{campaign.timeouts.job_s:g} s each at most"
+        )
+    limit_s = campaign.timeouts.job_s
+    late = [job for job in jobs if job.seconds is not None and job.seconds.likely > limit_s]
+    if late:
+        first = late[0].job
+        yield (
+            f"{len(late)} job(s) would take longer than timeouts.job_s ({limit_s:g} s) and be "
+            f"TIMED_OUT, such as {first.cell} on {first.device}"
+        )
+    if seconds.likely > campaign.campaign_s:
+        yield (
+            f"would take about {seconds.likely:.0f} s, longer than timeouts.campaign_s "
+            f"({campaign.campaign_s:g} s): what is not done by then is given up"
+        )
+
+
+def usd_text(usd: float) -> str:
+    """Return a sum of money; cents, or what is left of small sums."""
+    return f"{usd:.2f}" if usd >= 1 or usd == 0 else f"{usd:.4f}"

@@ -1,0 +1,229 @@
+"""How fast cells ran in earlier campaigns, read from the store: what estimates are made of."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+
+from fleetmark_collector.campaigns.state import CampaignStore
+from fleetmark_collector.campaigns.tables import JobRow
+from fleetmark_collector.sinks.base import Reader
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.records import JobRecord, LoadRecord, TrialRecord
+
+MAX_CAMPAIGNS = 10
+"""Newest campaigns that are looked at: older ones ran other versions, and reading takes time."""
+MIN_TRIALS_FOR_SPREAD = 5
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one cell ran on one device; medians.
+
+    Attributes:
+        start_s: around each start of the engine: quiet gate, worker process, what is not the load.
+        load_s: of each load of the model.
+        gap_s: between two trials.
+        prefill_s: per prompt token.
+        decode_s: per output token.
+        low: what the fast trials took, as a share of what this pace foretells.
+        high: the same of the slow ones.
+        jobs: how many jobs it was seen in.
+        trials: how many trials.
+    """
+
+    start_s: float
+    load_s: float
+    gap_s: float
+    prefill_s: float
+    decode_s: float
+    low: float = 1.0
+    high: float = 1.0
+    jobs: int = 0
+    trials: int = 0
+
+    def trial_s(self, prompt_tokens: float, output_tokens: float) -> float:
+        """Return how long one request takes."""
+        return prompt_tokens * self.prefill_s + output_tokens * self.decode_s
+
+
+@dataclass(frozen=True)
+class History:
+    """What earlier campaigns tell.
+
+    Attributes:
+        paces: (fleet, device, cell in words) -> its pace.
+        prompt_tokens: (model, digest of a prompt) -> its tokens.
+    """
+
+    paces: Mapping[tuple[str, str, str], Pace] = field(default_factory=dict)
+    prompt_tokens: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass
+class _Seen:
+    """Records of one cell on one device."""
+
+    jobs: int = 0
+    trials: list[TrialRecord] = field(default_factory=list)
+    loads_s: list[float] = field(default_factory=list)
+    starts_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+
+
+def read_history(
+    campaigns: CampaignStore, reader: Reader, wanted: Mapping[str, str | None]
+) -> History:
+    """Return what the store tells of some cells.
+
+    Args:
+        campaigns: knows which campaigns ran them.
+        reader: the store.
+        wanted: the cells in words -> digest of the model's file, where it is known: a model of
+            the same name may have been another file.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    seen: defaultdict[tuple[str, str, str], _Seen] = defaultdict(_Seen)
+    read = 0
+    for campaign in reversed(campaigns.campaigns()):
+        jobs = [
+            job
+            for job in campaigns.jobs(campaign.campaign_id)
+            if job.cell in wanted and job.state is not JobState.QUEUED
+        ]
+        if not jobs:
+            continue
+        _read(reader, campaign.campaign_id, jobs, wanted, seen)
+        read += 1
+        if read >= MAX_CAMPAIGNS:
+            break
+    prompts = {
+        (trial.model, trial.prompt_sha256): trial.prompt_tokens
+        for one in seen.values()
+        for trial in one.trials
+        if trial.prompt_tokens is not None
+    }
+    paces = {key: pace for key, one in seen.items() if (pace := _pace(one)) is not None}
+    return History(paces, prompts)
+
+
+def _read(
+    reader: Reader,
+    campaign_id: str,
+    jobs: Sequence[JobRow],
+    wanted: Mapping[str, str | None],
+    seen: defaultdict[tuple[str, str, str], _Seen],
+) -> None:
+    trials: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+    loads: defaultdict[str, list[LoadRecord]] = defaultdict(list)
+    states: defaultdict[str, list[JobRecord]] = defaultdict(list)
+    ids = {job.job_id for job in jobs}
+    for trial in reader.trials(campaign_id):
+        if trial.record.job_id in ids and _seconds(trial.record) is not None:
+            trials[trial.record.job_id].append(trial.record)
+    for load in reader.loads(campaign_id):
+        if load.record.load_s is not None and load.record.failure is None:
+            loads[load.record.job_id].append(load.record)
+    for state in reader.job_records(campaign_id):
+        states[state.record.job_id].append(state.record)
+    for job in jobs:
+        mine = [one for one in trials[job.job_id] if _is_file(one, wanted[job.cell])]
+        if not mine:
+            continue
+        one = seen[job.fleet, job.device, job.cell]
+        one.jobs += 1
+        one.trials += mine
+        one.loads_s += [load.load_s for load in loads[job.job_id] if load.load_s is not None]
+        gaps = list(_gaps(mine))
+        one.gaps_s += gaps
+        start_s = _start_s(states[job.job_id], loads[job.job_id], mine, gaps)
+        if start_s is not None:
+            one.starts_s.append(start_s)
+
+
+def _is_file(trial: TrialRecord, sha256: str | None) -> bool:
+    known = {trial.model_sha256, trial.model_origin_sha256} - {None}
+    return sha256 is None or not known or sha256 in known
+
+
+def _seconds(trial: TrialRecord) -> float | None:
+    """Return how long a request took; with its load where the two cannot be told apart."""
+    if trial.failure is not None:
+        return None
+    return trial.latency_s if trial.latency_s is not None else trial.latency_cold_s
+
+
+def _gaps(trials: Iterable[TrialRecord]) -> Iterable[float]:
+    """Yield the time between the end of a trial and the start of the next, of one engine."""
+    ordered = sorted(trials, key=lambda one: one.time_ns)
+    for before, after in itertools.pairwise(ordered):
+        seconds = _seconds(before)
+        # Before a cold trial an engine is started, and before another attempt anything happens.
+        if seconds is not None and not after.cold and before.attempt == after.attempt:
+            yield max(0.0, (after.time_ns - before.time_ns) / NS - seconds)
+
+
+def _start_s(
+    states: Sequence[JobRecord],
+    loads: Sequence[LoadRecord],
+    trials: Sequence[TrialRecord],
+    gaps: Sequence[float],
+) -> float | None:
+    """Return what is left of a job's time for each start of its engine; None where it is unclear.
+
+    Only a job that ran through in one attempt tells.
+    """
+    begun = [one.time_ns for one in states if one.state is JobState.IN_PROGRESS]
+    ended = [one.time_ns for one in states if one.state is JobState.SUCCEEDED]
+    if len(begun) != 1 or not ended or not loads:
+        return None
+    busy_s = sum(_seconds(one) or 0.0 for one in trials) + sum(gaps)
+    busy_s += sum(load.load_s or 0.0 for load in loads)
+    return max(0.0, (ended[0] - begun[0]) / NS - busy_s) / len(loads)
+
+
+def _pace(seen: _Seen) -> Pace | None:
+    if not seen.trials:
+        return None
+    prefills: list[float] = []
+    decodes: list[float] = []
+    for trial in seen.trials:
+        seconds, tokens = _seconds(trial) or 0.0, max(trial.output_tokens or 1, 1)
+        prompt = trial.prompt_tokens_evaluated or trial.prompt_tokens
+        if trial.ttft_s is None or not prompt:
+            decodes.append(seconds / tokens)
+        else:
+            prefills.append(trial.ttft_s / prompt)
+            decodes.append(max(0.0, seconds - trial.ttft_s) / tokens)
+    pace = Pace(
+        start_s=_median(seen.starts_s),
+        load_s=_median(seen.loads_s),
+        gap_s=_median(seen.gaps_s),
+        prefill_s=_median(prefills),
+        decode_s=_median(decodes),
+        jobs=seen.jobs,
+        trials=len(seen.trials),
+    )
+    low, high = _spread(pace, seen.trials)
+    return Pace(**{**pace.__dict__, "low": low, "high": high})
+
+
+def _spread(pace: Pace, trials: Collection[TrialRecord]) -> tuple[float, float]:
+    """Return what nine of ten trials took at least and at most, against what was foretold."""
+    ratios = [
+        (_seconds(one) or 0.0) / foretold
+        for one in trials
+        if (foretold := pace.trial_s(one.prompt_tokens or 0, one.output_tokens or 1)) > 0
+    ]
+    if len(ratios) < MIN_TRIALS_FOR_SPREAD:
+        return (1.0, 1.0)
+    tenths = quantiles(ratios, n=10)
+    return (min(1.0, tenths[0]), max(1.0, tenths[-1]))
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else 0.0

@@ -1,0 +1,177 @@
+"""What `fleetmark campaign plan` prints: jobs, what would be refused, and how long all takes."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fleetmark_collector.cli.campaign_output import print_remarks, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fleetmark_collector.campaigns.estimate import DeviceEstimate, Estimate, JobEstimate, Span
+    from fleetmark_collector.campaigns.plan import PlannedJob
+    from fleetmark_collector.campaigns.schema import Cost
+    from fleetmark_collector.campaigns.submit import Outlook
+
+
+def print_outlook(outlook: "Outlook", cost: "Cost | None", out: "Console") -> None:
+    """Print which device runs what, how long it is busy, and what the operator should know."""
+    plan, estimate = outlook.plan, outlook.estimate
+    if plan.jobs:
+        out.print(_job_table(outlook))
+        say(out, f"{len(plan.jobs)} jobs, {plan.trials} trials.")
+        say(out, "")
+        out.print(_device_table(estimate))
+        for line in _totals(estimate, cost):
+            say(out, line)
+    print_remarks(plan, out, refusals=False)
+    for note in estimate.notes:
+        say(out, f"note: {note}")
+
+
+def _job_table(outlook: "Outlook") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("device", no_wrap=True)
+    table.add_column("job", no_wrap=True)
+    for title in ("backend", "model", "quantization", "options"):
+        table.add_column(title, overflow="fold")
+    table.add_column("trials", justify="right")
+    table.add_column("expected", overflow="fold")
+    by_id = {job.job.spec.job_id: job for one in outlook.estimate.devices for job in one.jobs}
+    for job in outlook.plan.jobs:
+        cell = job.cell
+        table.add_row(
+            job.device,
+            job.spec.job_id.rsplit(".", 1)[-1],
+            cell.backend,
+            cell.model.name,
+            cell.model.quantization or "as is",
+            " ".join(f"{name}={value}" for name, value in cell.labels.items()) or "-",
+            str(job.trials),
+            _expected(by_id[job.spec.job_id])
+            if job.refusal is None
+            else f"[red]refused[/]: {escape(job.refusal)}",
+        )
+    return table
+
+
+def _expected(job: "JobEstimate") -> str:
+    from fleetmark_collector.campaigns.watch import duration_text
+
+    if job.seconds is None:
+        return "runs, nobody knows how long"
+    return f"runs, about {duration_text(job.seconds.likely)}"
+
+
+def _device_table(estimate: "Estimate") -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("device", no_wrap=True)
+    for title in ("jobs", "busy for about", "at least", "at most"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("going by", overflow="fold")
+    if estimate.usd is not None:
+        table.add_column("USD", justify="right", no_wrap=True)
+    for one in estimate.devices:
+        cells = [one.device, str(len(one.jobs)), *_durations(one.seconds), _bases(one)]
+        if estimate.usd is not None:
+            cells.append("-" if one.usd is None else _usd_text(one.usd.likely))
+        table.add_row(*cells)
+    return table
+
+
+def _durations(span: "Span") -> Iterator[str]:
+    from fleetmark_collector.campaigns.watch import duration_text
+
+    yield from (duration_text(value) for value in (span.likely, span.low, span.high))
+
+
+def _bases(one: "DeviceEstimate") -> str:
+    """Return what a device's estimate is founded on, with the number of jobs where it differs."""
+    parts = sorted(one.bases.items())
+    if len(parts) == 1:
+        return str(parts[0][0])
+    return ", ".join(f"{basis} ({count})" for basis, count in parts)
+
+
+def _totals(estimate: "Estimate", cost: "Cost | None") -> Iterator[str]:
+    likely, low, high = _durations(estimate.seconds)
+    yield (
+        f"From start to end about {likely} ({low} to {high}), if all devices are there; fetching "
+        "and converting models comes on top."
+    )
+    if estimate.usd is not None and cost is not None:
+        usd = estimate.usd
+        note = f" ({cost.note})" if cost.note else ""
+        yield (
+            f"Cost about {_usd_text(usd.likely)} USD ({_usd_text(usd.low)} to "
+            f"{_usd_text(usd.high)} USD) while devices are busy with it, at the file's "
+            f"prices{note}."
+        )
+
+
+def _usd_text(usd: float) -> str:
+    from fleetmark_collector.campaigns.estimate import usd_text
+
+    return usd_text(usd)
+
+
+# --- for programs ------------------------------------------------------------------------------
+
+
+def outlook_json(outlook: "Outlook", cost: "Cost | None") -> dict[str, object]:
+    """Return plan and estimate for programs."""
+    plan, estimate = outlook.plan, outlook.estimate
+    by_id = {job.job.spec.job_id: job for one in estimate.devices for job in one.jobs}
+    return {
+        "jobs": [_job_json(job, by_id[job.spec.job_id]) for job in plan.jobs],
+        "left_out": [
+            {"fleet": one.fleet, "device": one.device, "cell": str(one.cell), "reason": one.reason}
+            for one in plan.left_out
+        ],
+        "estimate": {
+            "seconds": _span_json(estimate.seconds),
+            "usd": _span_json(estimate.usd),
+            "price_note": cost.note if cost is not None else None,
+            "over_limits": estimate.over,
+            "devices": [
+                {
+                    "fleet": one.fleet,
+                    "device": one.device,
+                    "seconds": _span_json(one.seconds),
+                    "jobs_unknown": one.unknown,
+                    "basis": {str(basis): count for basis, count in sorted(one.bases.items())},
+                    "usd_per_hour": one.usd_per_hour,
+                    "usd": _span_json(one.usd),
+                }
+                for one in estimate.devices
+            ],
+        },
+        "notes": [*plan.notes, *estimate.notes],
+        "problems": [*plan.problems, *estimate.problems],
+    }
+
+
+def _job_json(job: "PlannedJob", estimate: "JobEstimate") -> dict[str, object]:
+    return {
+        "fleet": job.fleet,
+        "device": job.device,
+        "backend": job.spec.backend,
+        "model": job.spec.model.model_dump(),
+        "options": dict(job.spec.labels),
+        "workloads": [one.name for one in job.spec.workloads],
+        "trials": job.trials,
+        "refusal": job.refusal,
+        "seconds": _span_json(estimate.seconds),
+        "basis": estimate.basis,
+        "because": estimate.because,
+    }
+
+
+def _span_json(span: "Span | None") -> dict[str, float] | None:
+    return None if span is None else {"low": span.low, "likely": span.likely, "high": span.high}
