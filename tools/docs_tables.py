@@ -39,7 +39,7 @@ that was not or could not be observed is absent, never zero. Durations come from
 Percentages named `backend_...` and `agent_...` count one core as 100; the others are shares of the
 whole machine.
 
-{_table(head, rows)}"""
+{table(head, rows)}"""
 
 
 def errors_page() -> str:
@@ -66,7 +66,7 @@ recorded with it, and the agent goes on.
 
 Exit codes: 0 done, 1 the run failed, 2 the user's input is wrong, 130 interrupted (Ctrl-C).
 
-{_table(head, rows)}"""
+{table(head, rows)}"""
 
 
 def _exit_code(kind: type[FleetmarkError]) -> int:
@@ -99,7 +99,7 @@ they are kept as they came."""
             for name, info in model.model_fields.items()
         ]
         head = ("field", "type", "unit", "required", "what it is")
-        parts.append(f"## {title}\n\n{inspect.getdoc(model)}\n\n{_table(head, rows)}".rstrip())
+        parts.append(f"## {title}\n\n{inspect.getdoc(model)}\n\n{table(head, rows)}".rstrip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -140,7 +140,8 @@ def _anchor(model: type[BaseModel]) -> str:
     return "#failure-inside-other-records" if model is records.Failure else f"#{slug(model)}"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table of Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 

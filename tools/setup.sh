@@ -4,8 +4,8 @@
 #   tools/setup.sh demo            the venv with agent, collector and the prebuilt llama.cpp binding
 #   tools/setup.sh demo all        the same with every engine that can be installed here
 #   tools/setup.sh demo A,B        the same with these engines
-#   tools/setup.sh test            the test tools, the Mosquitto broker, and the engines that come as
-#                                  small wheels
+#   tools/setup.sh test            the test tools, the servers that tests run against (Mosquitto, InfluxDB,
+#                                  VictoriaMetrics, nginx), and the engines that come as small wheels
 #   tools/setup.sh test all        the same with every engine, PyTorch and two that are compiled
 #
 # TORCH_INDEX_URL names another package index for PyTorch, such as that of its CPU builds.
@@ -59,7 +59,9 @@ pip_install() {
     wanted="$* $(cat pyproject.toml constraints.txt | sha256sum)"
     if [ -f $stamp ] && grep -qxF "$wanted" $stamp; then return; fi
     say "installing $* into $venv (first time: a minute or two)"
-    $venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e "$1" ||
+    # Its wheel would put urllib3-future in the place of urllib3, for everybody in this venv.
+    URLLIB3_NO_OVERRIDE=1 PIP_NO_BINARY=urllib3-future \
+        $venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e "$1" ||
         die "pip failed; is there a network? Nothing is half done: run this again"
     echo "$wanted" >>$stamp
 }
@@ -168,18 +170,32 @@ extras_of() {
 
 has() { case ",$engines," in *",$1,"*) return 0 ;; *) return 1 ;; esac }
 
-install_mosquitto() {
-    if command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; then return; fi
-    apt_install mosquitto ||
-        die "the integration tests need the Mosquitto broker: install it and run this again"
-    # Debian starts it on port 1883, where nobody asked for a broker; tests start their own.
-    as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+there() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+
+# Install a server that tests start themselves: package, program, service.
+install_server() {
+    if there "$2"; then return; fi
+    apt_install "$1" || die "the integration tests need $2: install it and run this again"
+    # Debian starts it at once, where nobody asked for it.
+    as_root systemctl disable --now "$3" >/dev/null 2>&1 || true
+}
+
+install_servers() {
+    install_server mosquitto mosquitto mosquitto
+    install_server influxdb influxd influxdb
+    install_server nginx-light nginx nginx
+    install_server victoria-metrics victoria-metrics victoria-metrics
+    # Part of the health check that deploy/compose.yaml makes.
+    there mosquitto_pub || apt_install mosquitto-clients ||
+        die "the integration tests need mosquitto_pub: install it and run this again"
+    there openssl || apt_install openssl ||
+        die "the integration tests need openssl: install it and run this again"
 }
 
 all_engines=xllamacpp,llama_cpp,llama_server,ollama,ctransformers,langchain,transformers
 case $what in
 demo) sets=agent,collector engines=${engines:-xllamacpp} ;;
-test) sets=agent,collector,dev engines=${engines:-xllamacpp,ollama,ctransformers,langchain} ;;
+test) sets=agent,collector,grafana,dev engines=${engines:-xllamacpp,ollama,ctransformers,langchain} ;;
 *) wrong "demo or test, not '$what'" ;;
 esac
 if [ "$engines" = all ]; then engines=$all_engines; fi
@@ -189,6 +205,6 @@ check_python
 make_venv
 if has transformers; then install_torch; fi
 pip_install ".[$sets${extras:+,$extras}]"
-if [ "$what" = test ]; then install_mosquitto; fi
+if [ "$what" = test ]; then install_servers; fi
 if has llama_cpp; then install_llama_cpp; fi
 if has llama_server; then install_llama_server; fi

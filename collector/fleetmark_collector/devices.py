@@ -6,9 +6,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fleetmark_collector.remembered import Remembered
 from fleetmark_collector.sqlitefile import connect, transaction, translated
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import ContractError, StoreError
@@ -95,6 +96,7 @@ class DeviceRegistry:
         self._db: sqlite3.Connection | None = None
         self._notes: dict[topics.Topic, Status | Inventory | None] = {}
         self._last_seen_ns: dict[tuple[str, str], int] = {}
+        self._parsed = Remembered(_device)
 
     # --- notes, taken by any thread -----------------------------------------------------------
 
@@ -181,11 +183,14 @@ class DeviceRegistry:
             if self._db is None and not self._file.exists():
                 return []
             with translated(self._file):
-                rows = self._open().execute(
+                query = (
                     "SELECT fleet, device, status, inventory, last_seen_ns FROM device "
                     "ORDER BY fleet, device"
                 )
-                return [_device(*row) for row in rows]
+                rows = self._open().execute(query).fetchall()
+        # Parsed outside the lock, which the notes of ingest wait for.
+        devices = self._parsed.all({(row[0], row[1]): (row[2], row[3]) for row in rows})
+        return [replace(devices[row[0], row[1]], last_seen_ns=row[4]) for row in rows]
 
     def get(self, fleet: str, device: str) -> Device | None:
         """Return one device, or None: nothing has ever come from it.
@@ -276,15 +281,13 @@ def _late_will(new: Status, known: Status | Inventory | None) -> bool:
     )
 
 
-def _device(
-    fleet: str, device: str, status: str | None, inventory: str | None, last_seen_ns: int | None
-) -> Device:
+def _device(key: tuple[str, str], texts: tuple[str | None, str | None]) -> Device:
+    status, inventory = texts
     read_status = None if status is None else Status.model_validate_json(status)
     return Device(
-        fleet=fleet,
-        device=device,
+        fleet=key[0],
+        device=key[1],
         online=read_status is not None and read_status.online,
         status=read_status,
         inventory=None if inventory is None else Inventory.model_validate_json(inventory),
-        last_seen_ns=last_seen_ns,
     )

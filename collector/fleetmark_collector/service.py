@@ -1,24 +1,22 @@
 """The collector as a process: wires broker, ingest, devices and dispatcher; stops without loss."""
 
-import fcntl
 import gc
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Protocol
 
+from fleetmark_collector import datalock
 from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.ingest import Ingest, Publish, Stats
+from fleetmark_collector.monitoring.monitor import Monitor
 from fleetmark_collector.mqtt import Bus, stable_client_id
 from fleetmark_collector.sinks.base import Reader
-from fleetmark_collector.sinks.stores import open_reader, open_writer
+from fleetmark_collector.sinks.stores import open_observer, open_reader, open_writer
 from fleetmark_protocol import logs, topics
 from fleetmark_protocol.errors import ConfigError, ContractError, FleetmarkError, StoreUnavailable
 from fleetmark_protocol.version import __version__
@@ -88,7 +86,7 @@ def run_collector(
         raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror or error}") from error
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    with _locked(settings.data_dir / "collector.lock"):
+    with datalock.held(settings.data_dir):
         _run(settings, make_ticker, stop)
 
 
@@ -99,8 +97,10 @@ def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.E
     dead_letters = DeadLetters(settings.dead_letter_file)
     sink = open_writer(settings)
     reader = open_reader(settings)
+    observer = open_observer(settings)
     ingest = Ingest(settings.ingest, sink, dead_letters, bus.publish, registry.seen)
     ticker = make_ticker(settings, reader, registry, bus.publish)
+    monitor = Monitor(settings, ingest, registry, bus, observer)
 
     def about_device(topic: str, payload: bytes, retained: bool) -> None:
         try:
@@ -119,11 +119,13 @@ def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.E
     log.info("collector_started", version=__version__, data_dir=str(settings.data_dir))
     ingest.start()
     bus.start()
+    monitor.start()
     try:
         _work(ingest, registry, ticker, stop)
         if ingest.failure is not None:
             raise ingest.failure
     finally:
+        monitor.stop()
         # Without a writer nothing is acknowledged, so this order loses nothing.
         ingest.stop()
         if not bus.flush(FLUSH_S):
@@ -133,6 +135,8 @@ def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.E
         registry.close()
         reader.close()
         sink.close()
+        if observer is not None:
+            observer.close()
         log.info("collector_stopped", **asdict(ingest.stats()))
 
 
@@ -170,26 +174,3 @@ def _quietly(complain: Callable[..., object], *steps: Callable[[], None]) -> Non
 def _stop_on_signals(stop: threading.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold the data directory; the kernel frees it however this process ends."""
-    try:
-        handle = file.open("a+", encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"data_dir: {file}: {error.strerror or error}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            pid = handle.read().strip() or "unknown"
-            raise ConfigError(
-                f"another collector (pid {pid}) has {file.parent}",
-                hint="stop it first, or give this one another --data-dir",
-            ) from error
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
-        yield

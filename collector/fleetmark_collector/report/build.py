@@ -4,19 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from fleetmark_collector.report.cells import (
-    REPORTED,
     Cell,
     energy_sources,
     read_cells,
     reasons_of,
-    verdict_of,
 )
 from fleetmark_collector.report.compare import comparable_groups, compare
 from fleetmark_collector.report.equalwork import equal_work, plainness
+from fleetmark_collector.report.figures import CONFIDENCE, SEED, counts_of, figures_of
 from fleetmark_collector.report.findings import findings
 from fleetmark_collector.report.jobs import Config, PlannedJob
 from fleetmark_collector.report.labels import full_label, short_labels, sort_key
-from fleetmark_collector.report.model import CellReport, Counts, Progress, Report
+from fleetmark_collector.report.model import CellReport, Progress, Report
 from fleetmark_collector.report.overhead import overheads
 from fleetmark_collector.report.remarks import (
     bits_per_weight,
@@ -25,7 +24,6 @@ from fleetmark_collector.report.remarks import (
     provenance,
     troubles,
 )
-from fleetmark_collector.report.statistics import estimate
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.records import Verdict
@@ -39,8 +37,8 @@ def build_report(
     campaign_id: str,
     *,
     baseline: str | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    seed: int = SEED,
     machine_ids: Machines | None = None,
     plan: Sequence[PlannedJob] = (),
     known_campaigns: Sequence[str] = (),
@@ -167,13 +165,7 @@ def _report_cell(
     confidence: float,
     seed: int,
 ) -> CellReport:
-    figures = {
-        name: found
-        for name in REPORTED
-        if (found := estimate(cell.values(name), confidence=confidence, seed=seed)) is not None
-    }
     counted = [trial for trial in cell.trials if not trial.record.warmup]
-    verdicts = Counter(verdict_of(trial.record) for trial in counted)
     records = [trial.record for trial in cell.measured]
     versus = None
     if base_cell is not None and cell is not base_cell:
@@ -184,17 +176,10 @@ def _report_cell(
         cell=cell,
         label=label,
         short=short,
-        counts=Counts(
-            valid=verdicts[Verdict.VALID],
-            suspect=verdicts[Verdict.SUSPECT],
-            invalid=verdicts[Verdict.INVALID],
-            warmup=len(cell.trials) - len(counted),
-            superseded=len(cell.superseded),
-            planned=cell.planned,
-        ),
+        counts=counts_of(cell),
         left_out=reasons_of(counted, Verdict.INVALID),
         suspected=reasons_of(counted, Verdict.SUSPECT),
-        figures=figures,
+        figures=figures_of(cell, confidence=confidence, seed=seed),
         prompt_tokens=tuple(sorted({r.prompt_tokens for r in records if r.prompt_tokens})),
         output_tokens=tuple(sorted({r.output_tokens for r in records if r.output_tokens})),
         energy_sources=energy_sources(cell.measured),

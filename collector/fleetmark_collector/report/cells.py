@@ -32,8 +32,15 @@ TRIAL_METRICS = (
     "pss_bytes",
     "mem_used_percent_mean",
     "energy_j",
+    "co2_g",
+    "cost_usd",
+    "eq",
+    "eq_per_token",
 )
 """Metrics that every usable trial of a cell has its own value of."""
+
+OF_ENERGY = ("energy_j", "co2_g")
+"""Metrics that have no common figure where their energy comes from sources of several classes."""
 
 REPORTED = ("session_latency_s", *TRIAL_METRICS, "load_s", "latency_cold_s")
 """All metrics of a cell."""
@@ -86,7 +93,7 @@ class Cell:
         if metric == "latency_cold_s" and not self.cold:
             # Only the first request after the load is cold: a warm-up, where there is one.
             trials = [trial for trial in self.trials if usable(trial.record)]
-        if metric == "energy_j" and len(energy_sources(trials)) > 1:
+        if metric in OF_ENERGY and len(energy_sources(trials)) > 1:
             return {}  # a meter and a model do not make a common median
         found = ((place, getattr(trial.record, metric)) for place, trial in self.placed(trials))
         return {place: float(value) for place, value in found if value is not None}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleetmark_collector.report.cells import REPORTED, Cell, Trial, energy_sources
+from fleetmark_collector.report.cells import OF_ENERGY, REPORTED, Cell, Trial, energy_sources
 from fleetmark_collector.report.sameness import tokenized
 from fleetmark_collector.report.statistics import Outcome, Ratio, outcome, ratio
 from fleetmark_protocol.metrics import METRICS
@@ -72,7 +72,7 @@ def compare_metric(
     """Return what the metric shows of two comparable cells; None where it shows nothing."""
     better = METRICS[metric].better
     if better == "neither" or (
-        metric == "energy_j" and energy_sources(cell.measured) != energy_sources(other.measured)
+        metric in OF_ENERGY and energy_sources(cell.measured) != energy_sources(other.measured)
     ):
         return None
     mine, theirs = cell.values(metric), other.values(metric)

@@ -9,6 +9,7 @@ from fleetmark_collector.report.model import CellReport, Provenance, Trouble
 from fleetmark_collector.report.statistics import min_sessions
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import LoadRecord, Scalar, TrialRecord, Verdict
+from fleetmark_protocol.version import SIMULATED_VERSION
 
 
 def problem_of(cell: Cell) -> str:
@@ -126,6 +127,12 @@ def notes_on(
 ) -> list[str]:
     """Say what holds for the whole report."""
     found: list[str] = []
+    made_up = sum(_is_simulated(cell.cell) for cell in cells)
+    if made_up:
+        found.append(
+            f"SIMULATED: the figures of {made_up} of {len(cells)} cells were made up by `fleetmark "
+            "simulate`; no engine ran, and they say nothing about any machine"
+        )
     by_machine: dict[str, list[str]] = {}
     for fleet, device in dict.fromkeys(cell.cell.config[:2] for cell in cells):
         machine = machines.get((fleet, device))
@@ -152,3 +159,9 @@ def notes_on(
             f"{percent(confidence)} a median needs at least {least}"
         )
     return found
+
+
+def _is_simulated(cell: Cell) -> bool:
+    return any(trial.record.backend_version == SIMULATED_VERSION for trial in cell.trials) or any(
+        load.record.backend_version == SIMULATED_VERSION for load in cell.loads
+    )

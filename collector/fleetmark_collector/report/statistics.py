@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 RESAMPLES = 4000
+BATCH_VALUES = 2_000_000
+"""Resampled values held at a time; more of them would fill a small machine's memory."""
 
 
 class Pair(NamedTuple):
@@ -178,11 +180,14 @@ def _interval(
         del axis  # always the last: rows are picked by number
         return statistic([grid[rows] for grid, rows in zip(grids, picked, strict=True)])
 
+    # Of one sample the batches draw what all at once would draw; of two they would not.
+    batch = max(1, BATCH_VALUES // grids[0].size) if len(grids) == 1 else None
     result = bootstrap(
         tuple(np.arange(len(grid)) for grid in grids),
         of_rows,
         paired=paired,
         vectorized=True,
+        batch=batch,
         n_resamples=RESAMPLES,
         confidence_level=confidence,
         method="percentile",

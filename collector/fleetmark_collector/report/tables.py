@@ -27,6 +27,10 @@ RESOURCES = (
     "load_s",
     "latency_cold_s",
     "energy_j",
+    "co2_g",
+    "cost_usd",
+    "eq",
+    "eq_per_token",
 )
 
 SIGNS = {

@@ -121,11 +121,11 @@ def test_few_repetitions_are_too_few_to_tell(tmp_path):
 def test_energy_from_different_sources_is_never_ranked(tmp_path):
     cells = cell_pair(
         tmp_path,
-        {"energy_j": 1.0, "energy_source": "meter"},
-        {"energy_j": 9.0, "energy_source": "model"},
+        {"energy_j": 1.0, "co2_g": 0.1, "energy_source": "meter"},
+        {"energy_j": 9.0, "co2_g": 0.9, "energy_source": "model"},
     )
     found = versus(*cells)
-    assert "energy_j" not in found.comparisons
+    assert found.comparisons.keys().isdisjoint({"energy_j", "co2_g"})
     assert "energy not compared: meter here, model in the baseline" in found.notes
 
 
@@ -133,6 +133,14 @@ def test_energy_from_the_same_source_is_compared(tmp_path):
     same = {"energy_source": "rapl"}
     cells = cell_pair(tmp_path, {"energy_j": 1.0, **same}, {"energy_j": 2.0, **same})
     assert versus(*cells).comparisons["energy_j"].gain.ratio == 2.0
+
+
+def test_cost_and_what_is_made_of_it_are_compared_where_the_records_carry_them(tmp_path):
+    cells = cell_pair(tmp_path, {"cost_usd": 1e-5, "eq": 600.0}, {"cost_usd": 2e-5, "eq": 300.0})
+    found = versus(*cells).comparisons
+    assert found["cost_usd"].gain.ratio == pytest.approx(2.0)
+    assert found["eq"].gain.ratio == pytest.approx(2.0)
+    assert "eq_per_token" not in found
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """The wiring: what ticks, what is said once, what ends it."""
 
 import json
+import socket
 import sqlite3
 import threading
+import urllib.error
+import urllib.request
 
 import pytest
 
-from fleetmark_collector.config import CollectorSettings
+from fleetmark_collector.config import CollectorSettings, HttpSettings
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.mqtt import stable_client_id
 from fleetmark_collector.service import run_collector
@@ -35,7 +38,9 @@ class CountingTicker:
 def settings(tmp_path):
     logs.configure("info", "json")
     # Nobody listens there: the collector must work, and stop, without a broker.
-    return CollectorSettings(data_dir=tmp_path / "data", broker={"port": free_port()})
+    return CollectorSettings(
+        data_dir=tmp_path / "data", broker={"port": free_port()}, http={"listen": ""}
+    )
 
 
 @pytest.fixture
@@ -45,10 +50,10 @@ def run(settings, monkeypatch):
     failures: list[BaseException] = []
     threads: list[threading.Thread] = []
 
-    def start(ticker) -> list[BaseException]:
+    def start(ticker, **changes) -> list[BaseException]:
         def target() -> None:
             try:
-                run_collector(settings, lambda *_: ticker, stop)
+                run_collector(settings.model_copy(update=changes), lambda *_: ticker, stop)
             except BaseException as error:  # noqa: BLE001
                 failures.append(error)
 
@@ -112,6 +117,47 @@ def test_a_data_directory_that_cannot_be_made_is_the_user_s_mistake(settings):
     settings.data_dir.write_text("a file")
     with pytest.raises(ConfigError, match="data_dir"):
         run_collector(settings, lambda *_: CountingTicker(), threading.Event())
+
+
+def events(capsys):
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_it_says_where_it_answers_for_itself_and_stops_listening_at_its_end(run, capsys):
+    port = free_port()
+    ticker = CountingTicker()
+    run(ticker, http=HttpSettings(listen=f"127.0.0.1:{port}"))
+    wait_for(lambda: ticker.ticks >= 2, what="two ticks")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10)
+    assert refused.value.code == 503, "there is no broker"
+    assert "broker" in json.loads(refused.value.read())["reasons"][0]
+    assert run.finish() == []
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10)
+    (said,) = [line for line in events(capsys) if line["event"] == "listening"]
+    assert said["health"] == f"http://127.0.0.1:{port}/healthz"
+
+
+def test_an_address_that_was_asked_for_and_is_taken_is_the_user_s_mistake(settings):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        asked = settings.model_copy(update={"http": HttpSettings(listen=listen)})
+        with pytest.raises(ConfigError, match=r"http\.listen"):
+            run_collector(asked, lambda *_: CountingTicker(), threading.Event())
+
+
+def test_the_usual_address_that_is_taken_is_told_and_does_not_stop_the_collecting(run, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        # As if nobody had set it, and this were the default.
+        usual = HttpSettings.model_construct(_fields_set=set(), listen=listen)
+        ticker = CountingTicker()
+        run(ticker, http=usual)
+        wait_for(lambda: ticker.ticks >= 2, what="two ticks")
+        assert run.finish() == []
+    (said,) = [line for line in events(capsys) if line["event"] == "not_listening"]
+    assert listen.rpartition(":")[2] in said["reason"]
 
 
 def test_the_client_id_is_made_once_and_kept(tmp_path):

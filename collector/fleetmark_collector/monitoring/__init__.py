@@ -1,0 +1,1 @@
+"""What the collector tells about itself and the fleet: to dashboards, probes and Prometheus."""

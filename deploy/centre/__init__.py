@@ -1,0 +1,1 @@
+"""What `setup_centre.py` is made of; the standard library alone, for hosts without fleetmark."""

@@ -1,0 +1,213 @@
+"""deploy/setup_centre.py: what it makes, who may read it, and that running it again is safe."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from deployed import COLLECTOR, setup_centre
+from fleetmark_agent.config import load_settings
+
+SECRETS = (
+    "collector-password",
+    "grafana-influxdb-password",
+    "grafana-influxdb-token",
+    "grafana-password",
+    "influxdb-password",
+    "influxdb-token",
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    keep = tmp_path_factory.mktemp("made") / "secrets"
+    done = setup_centre(keep, "init", "centre.example", "192.0.2.7")
+    assert done.returncode == 0, done.stderr
+    return keep
+
+
+@pytest.fixture
+def keep(made, tmp_path):
+    """Secrets of a test's own, with the modes that the script gave them."""
+    return Path(shutil.copytree(made, tmp_path / "secrets"))
+
+
+def mode(file):
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def tree(directory):
+    return {
+        str(file.relative_to(directory)): (file.read_bytes(), file.stat().st_ino)
+        for file in directory.rglob("*")
+        if file.is_file()
+    }
+
+
+def openssl(*args):
+    return subprocess.run(["openssl", *map(str, args)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_every_secret_is_long_and_random_and_alone_in_its_file(keep, name):
+    text = (keep / name).read_text("ascii")
+    assert re.fullmatch(r"[0-9a-f]{64}\n", text)
+
+
+def test_no_two_secrets_are_alike_but_the_token_that_grafana_begins_with(keep):
+    values = {name: (keep / name).read_text() for name in SECRETS}
+    assert values.pop("grafana-influxdb-token") == values["influxdb-token"]
+    assert len(set(values.values())) == len(values)
+
+
+def test_only_its_owner_and_one_group_can_read_a_secret_and_only_its_owner_the_ca_key(keep):
+    assert setup_centre(keep, "device", "pi-1").returncode == 0
+    for file in keep.rglob("*"):
+        if file.is_dir():
+            assert mode(file) in {0o750, 0o700}, file
+        elif file.name == "ca.crt" and file.parent == keep:
+            assert mode(file) == 0o644
+        elif file.name == "ca.key" or "devices" in file.parts:
+            assert mode(file) == 0o600, file
+        else:
+            assert mode(file) == 0o640, file
+    assert mode(keep / "devices") == 0o700
+
+
+def test_the_files_belong_to_the_group_that_is_named(tmp_path):
+    groups = [group for group in os.getgroups() if group != os.getgid()] or [os.getgid()]
+    done = setup_centre(tmp_path / "s", "--group", groups[0], "init", "a.example")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "s" / "influxdb-token").stat().st_gid == groups[0]
+    assert (tmp_path / "s" / "broker").stat().st_gid == groups[0]
+
+
+def test_nothing_secret_is_printed(tmp_path):
+    keep = tmp_path / "s"
+    done = [setup_centre(keep, "init", "a.example"), setup_centre(keep, "device", "pi-1")]
+    said = "".join(one.stdout + one.stderr for one in done)
+    secrets = [file for file in keep.rglob("*") if file.name in {*SECRETS, "password"}]
+    assert len(secrets) == len(SECRETS) + 1
+    for file in secrets:
+        assert file.read_text().strip() not in said
+    assert "PRIVATE KEY" not in said
+
+
+def test_run_again_it_changes_nothing_and_says_nothing(keep):
+    before = tree(keep)
+    done = setup_centre(keep, "init")
+    assert (done.returncode, done.stderr) == (0, "")
+    after = tree(keep)
+    assert after == before
+
+
+def test_what_was_lost_is_made_again_and_the_rest_stays(keep):
+    before = tree(keep)
+    (keep / "grafana-password").unlink()
+    (keep / "broker" / "server.key").unlink()
+    assert setup_centre(keep, "init").returncode == 0
+    after = tree(keep)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed >= {"grafana-password", "broker/server.key", "broker/server.crt"}
+    assert not changed & {"ca.crt", "ca.key", "broker/passwords", "influxdb-token"}
+
+
+def test_other_names_make_another_certificate_of_the_same_ca(keep):
+    before = tree(keep)
+    assert setup_centre(keep, "init", "new.example").returncode == 0
+    cert = openssl("x509", "-noout", "-ext", "subjectAltName", "-in", keep / "broker/server.crt")
+    assert "DNS:new.example" in cert.stdout
+    assert "centre.example" not in cert.stdout
+    assert tree(keep)["ca.crt"] == before["ca.crt"]
+    verified = openssl("verify", "-CAfile", keep / "ca.crt", keep / "broker/server.crt")
+    assert verified.returncode == 0
+
+
+def test_a_certificate_that_ends_soon_is_made_anew(keep, tmp_path):
+    request = tmp_path / "csr"
+    openssl("req", "-new", "-key", keep / "broker/server.key", "-subj", "/CN=x", "-out", request)
+    openssl(
+        *("x509", "-req", "-in", request, "-days", 10, "-CA", keep / "ca.crt"),
+        *("-CAkey", keep / "ca.key", "-set_serial", 1, "-out", keep / "broker/server.crt"),
+    )
+    ends_soon = (keep / "broker/server.crt").read_text()
+    assert setup_centre(keep, "init").returncode == 0
+    assert (keep / "broker/server.crt").read_text() != ends_soon
+
+
+def test_the_ca_signs_servers_and_nothing_below_them(keep):
+    said = openssl("x509", "-noout", "-text", "-in", keep / "ca.crt").stdout
+    assert "CA:TRUE, pathlen:0" in said
+    said = openssl("x509", "-noout", "-text", "-in", keep / "broker/server.crt").stdout
+    assert "CA:FALSE" in said
+    assert "TLS Web Server Authentication" in said
+    for name in ("DNS:centre.example", "IP Address:192.0.2.7", "DNS:mosquitto", "DNS:localhost"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init"], "init NAME"),
+        (["init", "two words"], "neither a host name nor an address"),
+        (["init", "a.example,DNS:evil.example"], "neither a host name nor an address"),
+        (["init", "-x"], "-x"),
+        (["device", "pi-1"], "run `init NAME...` first"),
+        (["device"], "which device"),
+        (["device", COLLECTOR], "collector's own name"),
+        (["device", "../../etc"], "no device id"),
+        (["device", "Pi"], "no device id"),
+        (["device", "pi:1"], "no device id"),
+        (["forget", "pi/1"], "no device id"),
+        (["--group", "no-such-group", "init", "a.example"], "no group no-such-group"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line_and_makes_nothing(tmp_path, arguments, message):
+    done = setup_centre(tmp_path / "s", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_device_gets_a_kit_that_the_agent_understands(keep):
+    assert setup_centre(keep, "device", "pi-kitchen").returncode == 0
+    kit = keep / "devices" / "pi-kitchen"
+    assert {file.name for file in kit.iterdir()} == {"agent.toml", "ca.crt", "password"}
+    settings = load_settings(kit / "agent.toml")
+    assert settings.device_id == "pi-kitchen"
+    assert (settings.broker.host, settings.broker.port) == ("centre.example", 8883)
+    assert settings.broker.username == "pi-kitchen"
+    assert tomllib.loads((kit / "agent.toml").read_text())["broker"]["ca_file"].endswith("ca.crt")
+
+
+def test_a_device_that_is_made_again_keeps_its_password(keep):
+    setup_centre(keep, "device", "pi-1", "pi-2")
+    before = tree(keep)
+    assert setup_centre(keep, "device", "pi-1").returncode == 0
+    after = tree(keep)
+    assert {name: text for name, (text, _) in after.items()} == {
+        name: text for name, (text, _) in before.items()
+    }
+
+
+def test_the_table_of_users_that_was_lost_is_made_again_from_the_passwords(keep):
+    setup_centre(keep, "device", "pi-1")
+    (keep / "broker/passwords").unlink()
+    setup_centre(keep, "init")
+    setup_centre(keep, "device", "pi-1")
+    lines = (keep / "broker/passwords").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines] == [COLLECTOR, "pi-1"]
+
+
+def test_a_device_that_is_forgotten_leaves_nothing_behind(keep):
+    setup_centre(keep, "device", "pi-1", "pi-2")
+    assert setup_centre(keep, "forget", "pi-1").returncode == 0
+    assert not (keep / "devices" / "pi-1").exists()
+    assert "pi-1" not in (keep / "broker/passwords").read_text()
+    assert "pi-2" in (keep / "broker/passwords").read_text()
