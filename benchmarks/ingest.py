@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,15 +82,21 @@ def sample(number: int) -> TelemetryRecord:
     )
 
 
-def packets(messages: int, first_seq: int, epoch: str) -> bytes:
-    """Return PUBLISH packets (QoS 1), one after another, ready to be written to the broker."""
-    out = bytearray()
+def messages_of(messages: int, first_seq: int, epoch: str) -> Iterator[tuple[str, bytes]]:
+    """Yield topic and payload of data messages, the devices in turns."""
     for number in range(messages):
-        topic = topics.topic("bench", f"d{number % DEVICES}", "data").encode()
         start = first_seq + number // DEVICES * RECORDS_PER_MESSAGE
         seqs = range(start, start + RECORDS_PER_MESSAGE)
         raw = ((seq, RECORD.dump_json(sample(seq), exclude_none=True)) for seq in seqs)
-        payload = codec.encode_batch(epoch, raw)
+        topic = topics.topic("bench", f"d{number % DEVICES}", "data")
+        yield topic, codec.encode_batch(epoch, raw)
+
+
+def packets(messages: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return PUBLISH packets (QoS 1), one after another, ready to be written to the broker."""
+    out = bytearray()
+    for number, (name, payload) in enumerate(messages):
+        topic = name.encode()
         body = len(topic).to_bytes(2) + topic + (number % 65535 + 1).to_bytes(2) + payload
         out.append(0x32)
         size = len(body)
@@ -198,7 +204,7 @@ def main() -> None:
         try:
             for number in range(options.rounds):
                 first_seq = number * records // DEVICES + 1
-                blob = packets(messages, first_seq, epoch)
+                blob = packets(messages_of(messages, first_seq, epoch))
                 with bare_subscriber(broker.port, messages):
                     took_s = timed(broker.port, blob, lambda n=number: watcher.done > n)
                     bare.append(records / took_s)

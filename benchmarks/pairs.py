@@ -21,7 +21,7 @@ import numpy as np
 PAUSE_S = 0.05
 Block = TypeVar("Block")
 Figures = dict[str, list[float]]
-"""From a side's name to its decode tokens per second."""
+"""From a side's name to its rate in each round, such as decode tokens per second."""
 
 
 class Shortest:
@@ -80,9 +80,9 @@ def take_turns(
         order = list(sides)
         rng.shuffle(order)
         for name in order:
-            tps = sides[name]()
+            rate = sides[name]()
             if number > 0:
-                figures[name].append(tps)
+                figures[name].append(rate)
             time.sleep(PAUSE_S)
     return figures
 
@@ -99,11 +99,11 @@ def ratio_interval(
     return float(np.median(ours) / np.median(bare)), float(low), float(high)
 
 
-def report(blocks: list[Figures], base: str = "bare") -> None:
+def report(blocks: list[Figures], base: str = "bare", unit: str = "tokens/s") -> None:
     """Print the median of each side, and its ratio to the base."""
     for side in blocks[0]:
-        every = [tps for block in blocks for tps in block[side]]
-        line = f"{side}: median {np.median(every):.1f} tokens/s of {len(every)}"
+        every = [rate for block in blocks for rate in block[side]]
+        line = f"{side}: median {np.median(every):,.1f} {unit} of {len(every)}"
         if side != base:
             ratio, low, high = ratio_interval(blocks, side, base)
             line += f", ratio {ratio:.4f} (95 % interval {low:.4f} to {high:.4f})"

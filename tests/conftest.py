@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a real broker, real weights."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import pytest
 from engines import smollm2
 from fleet import Fleet
 from fleetmark_protocol import logs
+from influxservers import Database, Influxd, Nginx, VictoriaMetrics
 from servers import Mosquitto
+
+# Many collectors run on this machine; a test that asks one over HTTP gives it a port of its own.
+os.environ.setdefault("FLEETMARK_HTTP__LISTEN", "")
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +43,48 @@ def fleet(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Fleet]:
     made = Fleet(tmp_path, mosquitto)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def influxd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """A running InfluxDB 1.x that all tests share; who kills or fills one starts its own."""
+    server = Influxd(tmp_path_factory.mktemp("influxd")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def influxd(influxd_server: Influxd) -> Iterator[Database]:
+    """An empty database of this test's own in the shared InfluxDB 1.x (`url`, `name`, `rows`)."""
+    database = influxd_server.database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture(scope="session")
+def influxd_v2_server(
+    tmp_path_factory: pytest.TempPathFactory, influxd_server: Influxd
+) -> Iterator[Nginx]:
+    """The v2 write API, by nginx, in front of the shared InfluxDB 1.x; it calls itself 1.8.10."""
+    server = Nginx(tmp_path_factory.mktemp("nginx"), influxd_server).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def influxd_v2(influxd_v2_server: Nginx) -> Iterator[Database]:
+    """An empty database of this test's own whose `url` leads through nginx's v2 API."""
+    database = influxd_v2_server.database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture(scope="session")
+def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VictoriaMetrics]:
+    """A running VictoriaMetrics that all tests share: tell yours apart by fleet or device."""
+    server = VictoriaMetrics(tmp_path_factory.mktemp("victoria-metrics")).start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from engines import MODEL_REF, MODEL_SHA256, model_store
-from fleetmark_collector.config import CollectorSettings
+from fleetmark_collector.config import load_settings
 from fleetmark_collector.sinks.stores import open_reader
 from servers import Mosquitto, wait_for
 
@@ -21,13 +21,23 @@ class Fleet:
         self.directory = directory
         self.broker = broker
         self.data_dir = directory / "data"
+        self.config_file: Path | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # --- processes -----------------------------------------------------------------------------
 
-    def start_collector(self) -> None:
+    def settings(self, toml: str) -> None:
+        """Let collector and operator use these settings besides their flags."""
+        self.config_file = self.directory / "collector.toml"
+        self.config_file.write_text(toml, "utf-8")
+
+    @property
+    def _config(self) -> list[str]:
+        return ["--config", str(self.config_file)] if self.config_file else []
+
+    def start_collector(self, *flags: str) -> None:
         """Start `fleetmark collect`."""
-        arguments = ["collect", "--data-dir", str(self.data_dir)]
+        arguments = ["collect", "--data-dir", str(self.data_dir), *self._config, *flags]
         arguments += ["--broker-host", "127.0.0.1", "--broker-port", str(self.broker.port)]
         self._start("collector", "fleetmark_collector", arguments)
 
@@ -95,7 +105,7 @@ class Fleet:
         """Run a `fleetmark` command in this fleet's data directory."""
         return subprocess.run(
             [sys.executable, "-m", "fleetmark_collector", *arguments]
-            + ["--data-dir", str(self.data_dir)],
+            + ["--data-dir", str(self.data_dir), *self._config],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -169,7 +179,7 @@ class Fleet:
 
     def trials(self, campaign_id: str) -> list[object]:
         """Return the stored trials of a campaign."""
-        settings = CollectorSettings(data_dir=self.data_dir)
+        settings = load_settings(self.config_file, {"data_dir": self.data_dir})
         reader = open_reader(settings)
         try:
             return list(reader.trials(campaign_id))

@@ -8,6 +8,7 @@ exit code.
 import sys
 from pathlib import Path
 
+from docs_influxdb import schema_page
 from docs_schemas import MESSAGES, RECORDS, asyncapi, campaign_schema, json_schema, slug
 from docs_tables import errors_page, metrics_page, records_page
 
@@ -22,6 +23,7 @@ def outputs() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "errors.md": errors_page(),
         "records.md": records_page(),
+        "influxdb-schema.md": schema_page(),
     }
     for model in (*MESSAGES.values(), *RECORDS.values()):
         name = f"{slug(model)}.schema.json"

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 
+from fleetmark_collector import plain
 from fleetmark_collector.inbox import Arrival
+from fleetmark_collector.plain import AnyRecord
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import ContractError
 from fleetmark_protocol.messages import MAX_BATCH_RECORDS, Ack
-from fleetmark_protocol.records import Record
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Batch:
         first_s: when its first message arrived (monotonic clock).
     """
 
-    items: list[Stored[Record]] = field(default_factory=list)
+    items: list[Stored[AnyRecord]] = field(default_factory=list)
     sources: dict[tuple[str, str, str], Source] = field(default_factory=dict)
     first_s: float = 0.0
 
@@ -64,7 +66,7 @@ class Batch:
         topic = topics.parse(arrival.topic)
         if topic.channel != "data":
             raise ContractError(f"not a data topic: {arrival.topic!r}")
-        decoded = codec.decode_batch(arrival.payload)
+        decoded = plain.decode_batch(arrival.payload)
         key = (topic.fleet, topic.device, decoded.epoch)
         if not self.sources:
             self.first_s = arrival.arrived_s
@@ -72,9 +74,18 @@ class Batch:
         if source is None:
             source = self.sources[key] = Source(arrival.topic, *key)
         source.bad += decoded.bad
-        for envelope in decoded.records:
-            self.items.append(Stored(*key, envelope.seq, envelope.record))
-            source.seqs.append(envelope.seq)
+        self.items += map(Stored, *map(repeat, key), decoded.seqs, decoded.records)
+        source.seqs += decoded.seqs
+
+    def defer(self, positions: Iterable[int]) -> None:
+        """Leave items, by their positions, to their agents: they are not acknowledged."""
+        left: dict[tuple[str, str, str], set[int]] = {}
+        for at in positions:
+            item = self.items[at]
+            left.setdefault((item.fleet, item.device, item.epoch), set()).add(item.seq)
+        for key, seqs in left.items():
+            source = self.sources[key]
+            source.seqs = [seq for seq in source.seqs if seq not in seqs]
 
     def reject(self, at: int, reason: str) -> None:
         """Count an item, by its position, among the bad records of its source."""

@@ -6,41 +6,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from fleetmark_collector import broker, dead_letters
 from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.devices import DeviceRegistry
-from fleetmark_collector.sinks.stores import open_reader
+from fleetmark_collector.findings import Finding
+from fleetmark_collector.sinks import stores
 from fleetmark_protocol.errors import FleetmarkError
 from fleetmark_protocol.ids import new_uuid
 
 MIN_FREE_BYTES = 2**30
 CONNECT_S = 5.0
 
-Level = Literal["ok", "warn", "missing"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        level: `missing` is what stops fleetmark from working; `warn` is worth knowing.
-        todo: what to do about it; empty where there is nothing to do.
-    """
-
-    name: str
-    level: Level
-    text: str
-    todo: str = ""
-
 
 def examine(settings: CollectorSettings) -> Iterator[Finding]:
     """Make all checks, cheapest first; yields as it goes because some take seconds."""
-    checks: tuple[Callable[[CollectorSettings], Finding], ...] = (
+    checks: tuple[Callable[[CollectorSettings], Finding | Iterator[Finding]], ...] = (
         _python,
         _data_dir,
         _disk,
@@ -53,7 +36,8 @@ def examine(settings: CollectorSettings) -> Iterator[Finding]:
     )
     for check in checks:
         try:
-            yield check(settings)
+            found = check(settings)
+            yield from (found,) if isinstance(found, Finding) else found
         except FleetmarkError as error:
             yield Finding(check.__name__.strip("_"), "missing", error.message, error.hint or "")
 
@@ -149,13 +133,11 @@ def _collector(settings: CollectorSettings) -> Finding:
     return Finding("collector", "ok", text)
 
 
-def _store(settings: CollectorSettings) -> Finding:
-    reader = open_reader(settings)
-    try:
-        counts = reader.counts()
-    finally:
-        reader.close()
-    return Finding("store", "ok", ", ".join(f"{kind} {count}" for kind, count in counts.items()))
+def _store(settings: CollectorSettings) -> Iterator[Finding]:
+    for found in stores.examine(settings):
+        # All of them are about the store, and doctor has checks of other names.
+        name = found.name if found.name == "store" else f"store {found.name}"
+        yield replace(found, name=name)
 
 
 def _dead_letters(settings: CollectorSettings) -> Finding:

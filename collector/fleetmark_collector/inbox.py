@@ -19,7 +19,7 @@ class Arrival:
 
 
 class Inbox:
-    """A queue bounded by number and by bytes, for one reader."""
+    """A queue bounded by number and by bytes; read by one thread at a time."""
 
     def __init__(self, max_messages: int, max_bytes: int = MAX_INBOX_BYTES) -> None:
         self._max_messages = max_messages

@@ -10,8 +10,9 @@ from fleetmark_protocol.records import Record
 class FakeWriter:
     """Remembers what it has; an exception in `plan` is raised by the write it stands for."""
 
-    def __init__(self, plan: Sequence[Exception | None] = ()) -> None:
+    def __init__(self, plan: Sequence[Exception | None] = (), threads: int = 1) -> None:
         self.plan = list(plan)
+        self.threads = threads
         self.written: list[Stored[Record]] = []
         self.calls: list[int] = []
         """Records in each call, refused ones too."""

@@ -9,18 +9,17 @@ import sys
 import threading
 import time
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
-from collected import BOOT, EPOCH, data, job, telemetry, trial
+from collected import BOOT, data, job, telemetry, trial
 from commands import Broker, Command, fleetmark
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.sinks.sqlite import SqliteReader
-from fleetmark_protocol import codec, topics
+from fleetmark_protocol import codec
 from fleetmark_protocol.errors import StoreUnavailable
-from fleetmark_protocol.messages import Ack, Hardware, Inventory, Status
+from fleetmark_protocol.messages import Hardware, Inventory, Status
 from servers import free_port, wait_for
+from wiredevice import Device
 
 pytestmark = pytest.mark.integration
 
@@ -68,54 +67,6 @@ def collector(tmp_path, broker):
     if collector.command is not None:
         collector.command.kill()
         assert "Traceback" not in collector.command.output()
-
-
-class Device:
-    """The device's end as the contract has it: sends until acknowledged."""
-
-    def __init__(self, port: int, name: str = "pi") -> None:
-        self.name = name
-        self.acked: set[int] = set()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.on_message = self._received
-        self._client.on_connect = lambda *_: self._client.subscribe(self.topic("ack"), qos=1)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.connect_async("127.0.0.1", port)
-        self._client.loop_start()
-
-    def topic(self, channel) -> str:
-        return topics.topic("lab", self.name, channel)
-
-    def _received(self, client, userdata, message) -> None:
-        ack = codec.decode(Ack, message.payload)
-        assert ack.epoch == EPOCH
-        for first, last in ack.ranges:
-            self.acked.update(range(first, last + 1))
-
-    def say(self, channel, payload: bytes, retain: bool = False) -> None:
-        wait_for(self._client.is_connected, what="the device's connection")
-        self._client.publish(self.topic(channel), payload, qos=1, retain=retain).wait_for_publish(
-            10
-        )
-
-    def send_all(self, records: dict, timeout_s: float = 60, each: int = 50) -> None:
-        """Send what is not acknowledged, again and again, until all of it is."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self.acked >= set(records):
-            assert time.monotonic() < deadline_s, f"{len(set(records) - self.acked)} never acked"
-            waiting = [(seq, record) for seq, record in records.items() if seq not in self.acked]
-            for start in range(0, len(waiting), each):
-                if self._client.is_connected():
-                    payload = data(*waiting[start : start + each])
-                    self._client.publish(self.topic("data"), payload, qos=1)
-            for _ in range(20):
-                if self.acked >= set(records):
-                    return
-                time.sleep(0.05)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
 
 @pytest.fixture
@@ -205,7 +156,7 @@ def test_a_stopped_collector_has_acknowledged_all_it_wrote(broker, collector, de
     wait_for(lambda: collector.says("broker_connected"), what="the collector's connection")
     for start in range(1, 1001, 10):
         payload = data(*((seq, telemetry(seq)) for seq in range(start, start + 10)))
-        device._client.publish(device.topic("data"), payload, qos=1)
+        device.publish(payload)
     wait_for(lambda: len(device.acked) > 0, what="the first ack")
     assert collector.command.end(number) == 0
     stored = sum(collector.counts().values())

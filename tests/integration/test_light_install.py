@@ -123,8 +123,8 @@ def test_a_device_gets_no_engine_and_nothing_of_the_centre(light):
         name: {word.partition(">")[0] for word in words}
         for name, words in project["optional-dependencies"].items()
     }
-    # rich comes with typer, wanted or not; numpy with gguf.
-    not_wanted = extras["collector"] - extras["agent"] - {"rich", "numpy"}
+    # rich comes with typer, wanted or not; numpy with gguf, and urllib3 with its requests.
+    not_wanted = extras["collector"] - extras["agent"] - {"rich", "numpy", "urllib3"}
     assert {"scipy", "plotly", "amqtt", "jinja2", "ruamel.yaml"} <= not_wanted
     installed = light.distributions()
     assert {"fleetmark", *extras["agent"]} <= installed

@@ -1,12 +1,13 @@
 """The embedded store: one SQLite file that one collector writes and any number of readers read."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from fleetmark_collector.plain import AnyRecord, PlainTelemetry
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.sqlite_schema import COLUMNS, INSERT, check_version, schema
 from fleetmark_collector.sqlitefile import connect, transaction, translated
@@ -15,7 +16,6 @@ from fleetmark_protocol.records import (
     EventRecord,
     JobRecord,
     LoadRecord,
-    Record,
     TelemetryRecord,
     TrialRecord,
 )
@@ -43,6 +43,8 @@ class SqliteSink:
     transaction a batch spreads the price of that fsync over thousands of records.
     """
 
+    threads = 1
+
     def __init__(self, file: Path) -> None:
         """Open the store, or make it.
 
@@ -63,7 +65,7 @@ class SqliteSink:
             self._db.close()
             raise
 
-    def write(self, items: Sequence[Stored[Record]]) -> None:
+    def write(self, items: Sequence[Stored[AnyRecord]]) -> None:
         """Write durably and idempotently; on return a power cut loses nothing of it.
 
         Raises:
@@ -88,7 +90,7 @@ class SqliteSink:
                 rejected=rejected,
             )
 
-    def _write(self, items: Sequence[Stored[Record]]) -> dict[int, str]:
+    def _write(self, items: Sequence[Stored[AnyRecord]]) -> dict[int, str]:
         try:
             with transaction(self._db):
                 rows: dict[str, list[Row]] = {kind: [] for kind in COLUMNS}
@@ -102,7 +104,7 @@ class SqliteSink:
             return self._write_one_by_one(items)
         return {}
 
-    def _write_one_by_one(self, items: Sequence[Stored[Record]]) -> dict[int, str]:
+    def _write_one_by_one(self, items: Sequence[Stored[AnyRecord]]) -> dict[int, str]:
         """Find the records that cannot be written and write the others."""
         rejected: dict[int, str] = {}
         with transaction(self._db):
@@ -113,20 +115,19 @@ class SqliteSink:
                     rejected[at] = f"{type(error).__name__}: {error}"
         return rejected
 
-    def _row(self, item: Stored[Record]) -> Row:
+    def _row(self, item: Stored[AnyRecord]) -> Row:
         record = item.record
         source = self._sources.get((item.fleet, item.device, item.epoch)) or self._source(item)
-        body = record.model_dump_json(exclude_none=True)
-        if record.kind == "telemetry":  # most of all records, so without the detour below
-            return (source, item.seq, record.time_ns, body)
+        if isinstance(record, PlainTelemetry):
+            return (source, item.seq, record.time_ns, record.as_json().decode())
         return (
             source,
             item.seq,
             *(getattr(record, name) for name in COLUMNS[record.kind]),
-            body,
+            record.model_dump_json(exclude_none=True),
         )
 
-    def _source(self, item: Stored[Record]) -> int:
+    def _source(self, item: Stored[AnyRecord]) -> int:
         key = (item.fleet, item.device, item.epoch)
         self._db.execute(
             "INSERT INTO source (fleet, device, epoch) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", key
@@ -215,14 +216,20 @@ class SqliteReader:
             (campaign_id,),
         )
 
-    def trial_counts(self, campaign_id: str) -> dict[str, int]:
-        """Return job id -> number of distinct trials (`trial_id`) in the store."""
-        rows = self._rows(
-            "SELECT job_id, count(DISTINCT trial_id) FROM trial WHERE campaign_id = ? "
-            "GROUP BY job_id",
-            (campaign_id,),
-        )
-        return dict(rows)  # type: ignore[arg-type]
+    def trial_counts(self, campaign_id: str, jobs: Collection[str] | None = None) -> dict[str, int]:
+        """Return job id -> number of distinct trials (`trial_id`) in the store.
+
+        Args:
+            campaign_id: whose.
+            jobs: only these; None for all.
+        """
+        sql = "SELECT job_id, count(DISTINCT trial_id) FROM trial WHERE campaign_id = ? "
+        if jobs is None:
+            return dict(self._rows(f"{sql} GROUP BY job_id", (campaign_id,)))  # type: ignore[arg-type]
+        counts = {
+            job: self._rows(f"{sql} AND job_id = ?", (campaign_id, job))[0][1] for job in jobs
+        }
+        return {job: int(str(count)) for job, count in counts.items() if count}
 
     def latest_telemetry(self) -> dict[tuple[str, str], TelemetryRecord]:
         """Return (fleet, device) -> newest sample."""

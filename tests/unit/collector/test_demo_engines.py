@@ -38,7 +38,7 @@ def plan_of(tmp_path, wanted="installed"):
 
 
 def test_the_demo_knows_every_engine_that_runs_a_file(tmp_path):
-    assert {choice.backend for choice in load_campaign(CAMPAIGN).choices} == ALL
+    assert {cell.backend for cell in load_campaign(CAMPAIGN).cells} == ALL
 
 
 def test_engines_that_are_here_are_compared_and_of_the_others_the_reason_is_told(tmp_path):
@@ -66,7 +66,8 @@ def test_only_engines_that_are_asked_for_are_in_the_campaign(tmp_path):
 
 def test_all_entries_of_an_engine_stay(tmp_path):
     write_campaign(CAMPAIGN, tmp_path / "campaign.yaml", "transformers")
-    assert len(load_campaign(tmp_path / "campaign.yaml").choices) == 2
+    cells = load_campaign(tmp_path / "campaign.yaml").cells
+    assert {str(cell.labels.get("load_quantization")) for cell in cells} == {"None", "int8_dynamic"}
 
 
 @pytest.mark.parametrize("wanted", ["olama", "xllamacpp,olama", "", ","])

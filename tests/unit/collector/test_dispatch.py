@@ -458,3 +458,59 @@ def test_a_device_that_comes_back_with_a_job_that_has_ended_here_is_told_to_stop
     sent = len(world.sent)
     world.step()
     assert len(world.sent) == sent, "once is enough"
+
+
+def test_trials_are_counted_only_of_jobs_whose_last_word_is_in(make_world, monkeypatch):
+    device = FakeDevice("pi-1", trials=1000)
+    world = make_world(device)
+    ids = world.submit()
+    asked = []
+    count = world.reader.trial_counts
+
+    def counting(campaign_id, jobs=None):
+        asked.append(jobs)
+        return count(campaign_id, jobs)
+
+    monkeypatch.setattr(world.reader, "trial_counts", counting)
+    for _ in range(5):
+        world.step()
+    assert world.states()[ids[0]] is J.IN_PROGRESS
+    assert asked == []
+    report(world, ids[0], J.FAILED, 10**6, trials_recorded=10**6)
+    world.dispatcher.tick()
+    assert asked == [[ids[0]]]
+
+
+def test_a_job_whose_trials_stay_out_with_their_device_is_given_up_as_silent(make_world):
+    device = FakeDevice("pi-1", trials=1000)
+    world = make_world(device)
+    first, *_ = world.submit()
+    for _ in range(3):
+        world.step()
+    report(world, first, J.SUCCEEDED, 10**6, trials_recorded=1000)
+    device.online = False
+    world.dispatcher.tick()
+    assert world.states()[first] is J.IN_PROGRESS
+    world.now_ns += 10**5 * S
+    world.dispatcher.tick()
+    ended = job(world, first)
+    assert ended.state is J.TIMED_OUT
+    assert ended.failure.code == "DEVICE_SILENT"
+    assert ended.trials_recorded < 1000
+
+
+def test_a_store_that_is_away_is_asked_once_a_tick_and_not_for_each_campaign(
+    make_world, monkeypatch
+):
+    world = make_world(FakeDevice("pi-1"))
+    world.submit("c1")
+    world.submit("c2")
+    asked = []
+
+    def unreadable(campaign_id):
+        asked.append(campaign_id)
+        raise StoreUnavailable("no answer in time")
+
+    monkeypatch.setattr(world.reader, "job_records", unreadable)
+    world.dispatcher.tick()
+    assert len(asked) == 1

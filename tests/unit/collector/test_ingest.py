@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 
 import pytest
 
@@ -136,6 +137,16 @@ def test_a_small_batch_is_written_when_it_is_old_enough(rig):
     it.ingest.start()
     it.ingest.receive(PI, data((1, telemetry())))
     wait_for(lambda: it.acks.of() == {1}, what="the ack of a lonely record")
+
+
+def test_behind_with_its_work_it_writes_all_that_waits_at_once_however_old(rig):
+    it = rig(batch_records=20, batch_age_s=0.01)
+    for seq in range(1, 51):
+        it.ingest.receive(PI, data((seq, telemetry(seq))))
+    time.sleep(0.05)  # all of them are of age now
+    it.ingest.start()
+    it.ingest.stop()
+    assert it.writer.calls == [20, 20, 10]
 
 
 def test_while_the_store_is_away_nothing_is_acknowledged_and_nothing_is_lost(rig):

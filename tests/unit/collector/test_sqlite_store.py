@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_what_a_killed_collector_had_written_is_there(file):
     reader = SqliteReader(file)
     assert reader.trial_counts("c") == {"c.pi.1": 100}
     reader.close()
+
+
+def test_a_batch_is_seen_whole_or_not_at_all(file):
+    sink = SqliteSink(file)
+    sink.write([stored(telemetry(0), 1)])
+    seen: list[int] = []
+    done = threading.Event()
+
+    def read() -> None:
+        reader = SqliteReader(file)
+        while not done.is_set():
+            seen.append(reader.counts()["telemetry"])
+        reader.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for start in range(1, 2000, 50):
+        sink.write([stored(telemetry(start + at), start + at + 1) for at in range(50)])
+    done.set()
+    thread.join()
+    sink.close()
+    assert {number % 50 for number in seen} == {1}
 
 
 def test_a_reader_in_the_middle_of_a_transaction_does_not_hold_the_writer_up(file):

@@ -1,0 +1,1 @@
+"""The time-series store: InfluxDB, and what speaks its protocols."""

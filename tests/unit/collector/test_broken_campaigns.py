@@ -1,0 +1,46 @@
+"""Broken campaign files, each with the exact words it must be refused with: place, what, remedy.
+
+Beside each `tests/fixtures/broken_campaigns/NAME.yaml` stands NAME.txt: one line a mistake.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from fakes.fake_fleet import FakeDevice, make_inventory
+from fleetmark_collector.campaigns.estimate import estimate_plan
+from fleetmark_collector.campaigns.file import load_campaign
+from fleetmark_collector.campaigns.history import History
+from fleetmark_collector.campaigns.plan import make_plan
+from fleetmark_collector.campaigns.submit import Outlook
+from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.messages import Hardware
+
+FILES = sorted((Path(__file__).parents[2] / "fixtures" / "broken_campaigns").glob("*.yaml"))
+PI4 = Hardware(
+    arch="aarch64", os="Linux", kernel="6", hostname="pi", board="Raspberry Pi 4", cores_logical=4
+)
+FLEET = [
+    FakeDevice(f"pi-{number}", inventory=make_inventory(hardware=PI4, tags=tags))
+    for number, tags in enumerate((("pi4", "bench"), ("pi4", "slow"), ("pi4",)), 1)
+]
+"""What the files that are right by themselves are planned for."""
+
+
+def plan_it(file: Path) -> None:
+    campaign = load_campaign(file)
+    plan = make_plan(campaign, "c1", FLEET)
+    estimate = estimate_plan(campaign, plan, FLEET, History())
+    Outlook(plan, estimate).check(accept_limits=False)
+
+
+def test_there_are_more_than_ten():
+    assert len(FILES) > 10
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_broken_file_is_refused_with_these_words(file):
+    with pytest.raises(ConfigError) as caught:
+        plan_it(file)
+    said = caught.value.message.replace(f"{file.parent}/", "")
+    assert said == file.with_suffix(".txt").read_text("utf-8").rstrip("\n")
