@@ -37,7 +37,7 @@ install -m 644 collector/fleetmark_collector/mosquitto/acl /etc/fleetmark/acl
 [ -e /etc/fleetmark/collector.toml ] ||
     install -m 640 -g fleetmark deploy/systemd/collector.toml /etc/fleetmark/collector.toml
 install -m 755 deploy/systemd/fleetmark /usr/local/bin/fleetmark
-install -m 755 deploy/systemd/fleetmark-backup /usr/local/sbin/fleetmark-backup
+install -m 755 deploy/systemd/fleetmark-backup deploy/systemd/fleetmark-trim-wal /usr/local/sbin/
 
 say "services"
 install -m 644 deploy/systemd/fleetmark-broker.service deploy/systemd/fleetmark-collector.service \

@@ -4,7 +4,6 @@ import http.client
 import itertools
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -13,6 +12,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGKILL, Signals
 from typing import Any
 
 from servers import free_port
@@ -20,6 +20,8 @@ from servers import free_port
 INFLUXD = shutil.which("influxd") or "/usr/bin/influxd"
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 VICTORIA_METRICS = shutil.which("victoria-metrics") or "/usr/bin/victoria-metrics"
+
+TRIM_WAL = Path(__file__).parents[1] / "deploy" / "systemd" / "fleetmark-trim-wal"
 
 _numbers = itertools.count(1)
 
@@ -81,7 +83,7 @@ class _Server:
             except OSError:
                 pass
             time.sleep(0.02)
-        self.kill()
+        self.end(SIGKILL)
         raise RuntimeError(f"{self._command[0]} does not answer: {self.log()[-2000:]}")
 
     def log(self) -> str:
@@ -92,15 +94,15 @@ class _Server:
         assert self._process is not None
         return self._process.pid
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send it a signal: SIGSTOP makes it silent, SIGCONT goes on."""
         assert self._process is not None
         self._process.send_signal(number)
 
-    def kill(self) -> None:
-        """Kill it (-9); what it had not written is gone."""
+    def end(self, number: Signals) -> None:
+        """Send it a signal and wait for its end."""
         if self._process is not None:
-            self._process.kill()
+            self._process.send_signal(number)
             self._process.wait()
             self._process = None
 
@@ -157,7 +159,8 @@ class Influxd:
         self.port = port
 
     def start(self) -> "Influxd":
-        """Start it and wait until it answers."""
+        """Start it, as the service of deploy/ does, and wait until it answers."""
+        subprocess.run([TRIM_WAL, self._server.directory / "wal"], check=True)
         self._server.start()
         if self.auth and not self._made_admin:
             # The first user may be made without credentials, and must be an admin.
@@ -168,9 +171,13 @@ class Influxd:
 
     def kill(self) -> None:
         """Kill it (-9); started again it has what it said yes to."""
-        self._server.kill()
+        self._server.end(SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
+    def end(self, number: Signals) -> None:
+        """Send it a signal and wait for its end."""
+        self._server.end(number)
+
+    def signal(self, number: Signals) -> None:
         """Send it a signal: SIGSTOP makes it silent, SIGCONT goes on."""
         self._server.signal(number)
 
@@ -278,7 +285,7 @@ class Nginx:
         return self
 
     def kill(self) -> None:
-        self._server.kill()
+        self._server.end(SIGKILL)
 
     def log(self) -> str:
         return self._server.log()
@@ -393,7 +400,7 @@ class VictoriaMetrics:
         return self
 
     def kill(self) -> None:
-        self._server.kill()
+        self._server.end(SIGKILL)
 
     def log(self) -> str:
         return self._server.log()

@@ -44,7 +44,7 @@ def bare(value):
         return {
             key: bare(one)
             for key, one in value.items()
-            if key != "description" or isinstance(one, dict)
+            if key not in ("description", "deprecated") or isinstance(one, dict)
         }
     return [bare(one) for one in value] if isinstance(value, list) else value
 
