@@ -93,9 +93,13 @@ def organized(panel: dict[str, Any]) -> tuple[set[str], dict[str, str]]:
         options = step.get("options", {})
         if step["id"] == "organize":
             hidden |= {name for name, out in options.get("excludeByName", {}).items() if out}
-            names |= options.get("renameByName", {})
         elif step["id"] == "filterFieldsByName":
             hidden |= set(options.get("exclude", {}).get("names", ()))
+    for override in panel["fieldConfig"].get("overrides", ()):
+        column = override["matcher"]["options"]
+        for one in override["properties"]:
+            if one["id"] == "displayName":
+                names[column.removesuffix(" (first)")] = one["value"]
     return hidden, names
 
 
