@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: a real broker, real weights."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from servers import Mosquitto
 
 # Many collectors run on this machine; a test that asks one over HTTP gives it a port of its own.
 os.environ.setdefault("FLEETMARK_HTTP__LISTEN", "")
+
+# A shell starts what is to run in the background deaf to Ctrl-C, and so would be all that is
+# started here; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
