@@ -10,7 +10,7 @@ from fleetmark_agent.engine import Engine, Timed, Tools
 from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.telemetry.sampler import Window
-from fleetmark_agent.trials import PlannedTrial, measured_fields, plan, sha256_text
+from fleetmark_agent.trials import PlannedTrial, measured_fields, plan
 from fleetmark_agent.verdict import Observed, judge
 from fleetmark_protocol.errors import BackendCrashed, Canceled, OutOfMemory
 from fleetmark_protocol.messages import JobSpec, Options
@@ -183,16 +183,7 @@ class Session:
                 **summary,
                 **fields,
                 "time_ns": time_ns,
-                "trial_id": trial.trial_id,
-                "trial_index": trial.index,
-                "workload": trial.workload.name,
-                "workload_kind": trial.workload.kind,
-                "repetition": trial.repetition,
-                "prompt_index": trial.prompt_index,
-                "warmup": trial.warmup,
-                "cold": self._cold,
-                "prompt_sha256": sha256_text(trial.prompt),
-                "output_tokens_requested": trial.workload.output_tokens,
+                **trial.fields(cold=self._cold),
                 "verdict": verdict,
                 "verdict_reasons": reasons,
             }

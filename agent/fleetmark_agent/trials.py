@@ -27,6 +27,25 @@ class PlannedTrial:
         """What is asked."""
         return self.workload.prompts[self.prompt_index]
 
+    def fields(self, *, cold: bool) -> dict[str, Any]:
+        """Return what its record says of what was asked, whatever came of it.
+
+        Args:
+            cold: whether the engine is started for it alone.
+        """
+        return {
+            "trial_id": self.trial_id,
+            "trial_index": self.index,
+            "workload": self.workload.name,
+            "workload_kind": self.workload.kind,
+            "repetition": self.repetition,
+            "prompt_index": self.prompt_index,
+            "warmup": self.warmup,
+            "cold": cold,
+            "prompt_sha256": sha256_text(self.prompt),
+            "output_tokens_requested": self.workload.output_tokens,
+        }
+
 
 def plan(spec: JobSpec) -> list[PlannedTrial]:
     """Return a job's trials in order: all warm-ups, then repetition by repetition.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fleetmark_agent.simulation.figures import CORES, FREQ_HZ, MODEL_BYTES
-from fleetmark_agent.trials import PlannedTrial, measured_fields, sha256_text
+from fleetmark_agent.trials import PlannedTrial, measured_fields
 from fleetmark_agent.verdict import Observed, judge
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.records import LoadRecord, TrialRecord
@@ -72,16 +72,7 @@ def trial_record(
             **run,
             **seen,
             "time_ns": time_ns,
-            "trial_id": trial.trial_id,
-            "trial_index": trial.index,
-            "workload": trial.workload.name,
-            "workload_kind": trial.workload.kind,
-            "repetition": trial.repetition,
-            "prompt_index": trial.prompt_index,
-            "warmup": trial.warmup,
-            "cold": cold,
-            "prompt_sha256": sha256_text(trial.prompt),
-            "output_tokens_requested": output_tokens,
+            **trial.fields(cold=cold),
             "verdict": verdict,
             "verdict_reasons": reasons,
         }
