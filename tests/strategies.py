@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fleetmark_protocol.messages import SeqRange
-from fleetmark_protocol.records import NO_NUL
+from fleetmark_protocol.values import NO_NUL
 
 JSON_SCALARS = (
     st.none()

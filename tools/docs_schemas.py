@@ -18,8 +18,8 @@ from fleetmark_collector.campaigns.file import campaign_json_schema
 from fleetmark_protocol import messages, metrics, records
 from fleetmark_protocol.ids import JOB_ID_PATTERN, NAME_PATTERN
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
-from fleetmark_protocol.records import MAX_SCALARS
 from fleetmark_protocol.topics import PREFIX, Channel
+from fleetmark_protocol.values import MAX_SCALARS
 from fleetmark_protocol.version import SCHEMA_VERSION
 
 COMMAND = "python tools/generate_docs.py"

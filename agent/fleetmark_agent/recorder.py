@@ -13,14 +13,8 @@ from fleetmark_protocol import logs
 from fleetmark_protocol.errors import Canceled, FleetmarkError, StoreUnavailable
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec
-from fleetmark_protocol.records import (
-    EventRecord,
-    Failure,
-    JobRecord,
-    LoadRecord,
-    TrialRecord,
-    clip,
-)
+from fleetmark_protocol.records import EventRecord, Failure, JobRecord, LoadRecord, TrialRecord
+from fleetmark_protocol.values import clip
 
 RETRY_S = 1.0
 

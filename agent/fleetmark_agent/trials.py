@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetmark_agent import timing
-from fleetmark_protocol.messages import JobSpec, Workload
-from fleetmark_protocol.records import MAX_TOKEN_IDS, clip
+from fleetmark_protocol.messages import JobSpec
+from fleetmark_protocol.values import MAX_TOKEN_IDS, clip
+from fleetmark_protocol.workloads import Workload
 
 OUTPUT_TEXT_CHARS = 2000
 

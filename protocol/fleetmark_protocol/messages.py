@@ -2,32 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from fleetmark_protocol.ids import JobId, Name, Sha256, Uuid
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.records import (
-    NO_NUL,
-    Count,
-    Label,
-    Many,
-    Positive,
-    Record,
-    Scalars,
-    Text,
-    TimeNs,
-)
+from fleetmark_protocol.records import Record
+from fleetmark_protocol.values import NO_NUL, Count, Label, Many, Positive, Scalars, Text, TimeNs
+from fleetmark_protocol.workloads import Message, Workload
 
 MAX_BATCH_RECORDS = 1000
 MAX_PAYLOAD_BYTES = 1_000_000
 """Larger messages are refused by both sides before they are parsed."""
-
-
-class Message(BaseModel):
-    """What all messages share: immutable; unknown fields are ignored, so that a newer peer may say
-    more."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Status(Message):
@@ -122,6 +107,8 @@ class Inventory(Message):
     allowed_sources: Many[Label] = ()
     """Prefixes of model references that the device's owner allows."""
     jobs: Many[KnownJob] = ()
+    time_zone: Label | None = None
+    """Name in the IANA database; what maintenance windows in the device's own time go by."""
 
 
 Seq = Annotated[int, Field(ge=1, lt=2**63)]
@@ -158,9 +145,6 @@ class Ack(Message):
     ranges: Annotated[Many[SeqRange], Field(max_length=MAX_BATCH_RECORDS)]
 
 
-Prompt = Annotated[str, Field(max_length=200_000, pattern=NO_NUL)]
-
-
 class ModelSpec(Message):
     """The model of a job.
 
@@ -192,19 +176,11 @@ class Options(Message):
     """The backend that a framework drives (`langchain`)."""
     dtype: Literal["fp32", "bf16"] | None = None
     """What floating-point weights are computed in (`transformers`)."""
+    parallel: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Requests that an engine shall be able to serve at once; each has `context_tokens` of its
+    own. A `concurrency` workload needs at least as many as it has clients."""
     load_quantization: Literal["int8_dynamic", "int8_weight_only", "int4_weight_only"] | None = None
     """What floating-point weights are quantized to as they are loaded (`transformers`)."""
-
-
-class Workload(Message):
-    """What is asked in one session: `single` asks one prompt, `multi` all, one after another."""
-
-    name: Name
-    kind: Literal["single", "multi"]
-    prompts: Annotated[Many[Prompt], Field(min_length=1)]
-    output_tokens: Annotated[int, Field(ge=1, le=65536)] = 64
-    warmup: Annotated[int, Field(ge=0, le=100)] = 1
-    repetitions: Annotated[int, Field(ge=1, le=10_000)] = 8
 
 
 class Timeouts(Message):
@@ -223,6 +199,14 @@ class QuietGate(Message):
     timeout_s: Annotated[float, Field(ge=0)] = 60.0
 
 
+class CoolDown(Message):
+    """Temperature to fall to before work starts; past `timeout_s` trials are SUSPECT."""
+
+    temperature_c: Annotated[float, Field(gt=0, le=150)]
+    before: Literal["job", "repetition"] = "job"
+    timeout_s: Annotated[float, Field(ge=0)] = 600.0
+
+
 class JobSpec(Message):
     """Everything a device needs to run one job: choices and numbers, never a command or code."""
 
@@ -236,6 +220,9 @@ class JobSpec(Message):
     workloads: Annotated[Many[Workload], Field(min_length=1)]
     timeouts: Timeouts = Timeouts()
     quiet_gate: QuietGate = QuietGate()
+    cool_down: CoolDown | None = None
+    usd_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of the device while it works; without it trials have no cost."""
     resume: bool = True
     """After an interruption go on at the first trial not recorded; else the job FAILED."""
 
@@ -245,3 +232,6 @@ class Assignment(Message):
 
     desired: Literal["run", "cancel"]
     job: JobSpec
+    attempts_begun: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Attempts that the centre has heard of: a device that has forgotten the job counts on from
+    here, so that no two attempts ever have one number."""

@@ -1,62 +1,6 @@
 """Every metric as data: name, unit, how to show it, its formula. Feeds store, reports and docs."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-Unit = Literal[
-    "s",
-    "bytes",
-    "bytes/s",
-    "%",
-    "tokens/s",
-    "tokens",
-    "Hz",
-    "°C",
-    "W",
-    "J",
-    "g",
-    "USD",
-    "1/(USD·s)",
-    "tokens²/(USD·s)",
-    "1",
-]
-Better = Literal["lower", "higher", "neither"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One quantity.
-
-    Attributes:
-        name: the field's name in records, store, dashboards and reports.
-        unit: of the stored number.
-        title: what people read.
-        better: which direction is good, for colouring and ranking.
-        description: what it is, and when it is absent.
-        formula: how it is computed, where it is.
-        display_unit: unit shown to people; `display_scale` turns the stored number into it.
-        display_scale: multiply the stored number by this to show it.
-        digits: decimals shown.
-    """
-
-    name: str
-    unit: Unit
-    title: str
-    better: Better
-    description: str
-    formula: str | None = None
-    display_unit: str = ""
-    display_scale: float = 1.0
-    digits: int = 2
-
-    def show(self, value: float | None) -> str:
-        """Return the number as people read it, without the unit; `-` when absent."""
-        return "-" if value is None else f"{value * self.display_scale:,.{self.digits}f}"
-
-    @property
-    def shown_unit(self) -> str:
-        """The unit that belongs to `show`."""
-        return self.display_unit or self.unit
+from fleetmark_protocol.metric import Better, Metric
 
 
 def _ms(name: str, title: str, description: str, formula: str | None = None) -> Metric:
@@ -132,6 +76,16 @@ _LATENCY = (
         "sum of latency_s over the prompts of one repetition",
         digits=3,
     ),
+    Metric(
+        "throughput_tps",
+        "tokens/s",
+        "Throughput",
+        "higher",
+        "Of all clients that asked at the same time together; every trial of a round has the same. "
+        "Absent where one asks at a time.",
+        "sum of output_tokens over the round / (end of its last request - start of its first)",
+        digits=1,
+    ),
     _ms("engine_load_s", "Engine load", "Model load by the engine's own clock."),
     _ms("engine_prefill_s", "Engine prefill", "Prefill time by the engine's own clock."),
     _ms("engine_decode_s", "Engine decode", "Decode time by the engine's own clock."),
@@ -182,6 +136,12 @@ _MEMORY = (
     _mib("agent_rss_bytes", "Agent RSS", "fleetmark's own process."),
     _mib("mem_total_bytes", "RAM", "Installed memory.", "neither"),
     _mib("mem_available_bytes", "RAM available", "What could be had without swapping.", "higher"),
+    _percent(
+        "model_cached_percent",
+        "Weights cached",
+        "Share of the model file that was in the page cache just before the engine was started; "
+        "in a cold start only.",
+    ),
     _percent("mem_used_percent", "RAM used", "1 - available / total, of the machine.", "lower"),
     _percent("mem_used_percent_mean", "RAM used", "Mean over the trial's window.", "lower"),
     _percent("mem_used_percent_max", "RAM used max", "Highest sample of the window.", "lower"),

@@ -8,81 +8,34 @@ long as they are plain numbers, strings or booleans.
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     TypeAdapter,
     model_validator,
 )
-from pydantic_core import core_schema
 
 from fleetmark_protocol.ids import JobId, Name, Sha256, TrialId, Uuid
 from fleetmark_protocol.jobs import JobState
-
-MAX_SCALARS = 64
-"""Unknown fields a record may have, and options, labels or data."""
-
-MAX_TEXT = 4096
-
-NO_NUL = r"^[^\x00]*$"
-"""Databases and C libraries end a string at NUL: two texts would become one."""
-
-
-class _OneError:
-    """One problem for a value that fits no member of a union, instead of one per member."""
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        schema = cast(core_schema.UnionSchema, handler(source))
-        return {
-            **schema,
-            "custom_error_type": "plain_value",
-            "custom_error_message": "Input should be a plain number, short text or truth value",
-        }
-
-
-Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,64}$")]
-ScalarText = Annotated[str, Field(max_length=512, pattern=NO_NUL)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=NO_NUL)]
-Label = Annotated[str, Field(max_length=256, pattern=NO_NUL)]
-Scalar = (
-    Annotated[
-        Annotated[int, Field(ge=-(2**63), lt=2**63)] | bool | Finite | ScalarText, _OneError()
-    ]
-    | None
+from fleetmark_protocol.values import (
+    MAX_SCALARS,
+    Count,
+    Finite,
+    Label,
+    Many,
+    Percent,
+    Positive,
+    Scalar,
+    Scalars,
+    Text,
+    TimeNs,
+    TokenIds,
 )
-"""A plain value; a whole number beyond 64 bits becomes a float."""
 
-Scalars = Annotated[dict[Key, Scalar], Field(max_length=MAX_SCALARS)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-MAX_TOKEN_IDS = 1024
-Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-TimeNs = Annotated[int, Field(ge=0, lt=2**63)]
-
-_UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
 _EXTRA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-
-
-def clip(text: str, length: int = MAX_TEXT) -> str:
-    """Return foreign text (an engine's output, an exception's message) as `Text` takes it.
-
-    NULs and lone surrogates become U+FFFD; what is longer than `length` characters is cut.
-    """
-    return _UNPRINTABLE.sub("\ufffd", text[:length])
-
-
-T = TypeVar("T")
-Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
-"""Any number; the first wrong item is the end of it, a million wrong ones are not listed."""
-
-TokenIds = Annotated[Many[Count], Field(max_length=MAX_TOKEN_IDS)]
 
 
 class WireModel(BaseModel):
@@ -115,6 +68,9 @@ class Failure(WireModel):
     code: Label
     message: Text
     retryable: bool = False
+
+
+WorkloadKind = Literal["single", "multi", "context_sweep", "concurrency", "soak", "coldstart"]
 
 
 class TelemetryRecord(WireModel):
@@ -194,12 +150,18 @@ class TrialRecord(_Run):
     trial_id: TrialId
     trial_index: Count
     workload: Label
-    workload_kind: Literal["single", "multi"]
+    workload_kind: WorkloadKind
     repetition: Count
     prompt_index: Count
     warmup: bool = False
     cold: bool = False
     """Whether the engine was started and the model loaded for this trial alone."""
+    clients: Count | None = None
+    """How many asked at the same time; only where the workload is of kind concurrency."""
+    client: Count | None = None
+    """Which of them this one was, from 0."""
+    soak_s: Positive | None = None
+    """How long the soak had gone on when this request began."""
     prompt_sha256: Sha256
     prompt_tokens: Count | None = None
     prompt_tokens_evaluated: Count | None = None
@@ -224,6 +186,8 @@ class TrialRecord(_Run):
     latency_s: Positive | None = None
     load_s: Positive | None = None
     latency_cold_s: Positive | None = None
+    throughput_tps: Positive | None = None
+    model_cached_percent: Percent | None = None
     engine_load_s: Positive | None = None
     engine_prefill_s: Positive | None = None
     engine_decode_s: Positive | None = None
@@ -248,6 +212,8 @@ class TrialRecord(_Run):
     energy_j: Positive | None = None
     energy_source: Literal["meter", "pmic", "rapl", "nvml", "model"] | None = None
     co2_g: Positive | None = None
+    usd_per_hour: Positive | None = None
+    """Price of the machine, as the campaign file gave it; `cost_usd` goes by it."""
     cost_usd: Positive | None = None
     eq: Positive | None = None
     eq_per_token: Positive | None = None

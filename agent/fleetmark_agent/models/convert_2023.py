@@ -31,7 +31,7 @@ from fleetmark_agent.models.gguf_structure import Structure, read_structure
 from fleetmark_agent.models.targets import GGUF_2023
 from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch
 from fleetmark_protocol.errors import ModelRejected
-from fleetmark_protocol.records import clip
+from fleetmark_protocol.values import clip
 
 TIMEOUT_S = 120.0
 MAX_MEMORY_BYTES = 2 << 30

@@ -26,7 +26,7 @@ from fleetmark_protocol.errors import (
     ModelRejected,
     ModelTooLarge,
 )
-from fleetmark_protocol.records import clip
+from fleetmark_protocol.values import clip
 
 TIMEOUT_S = 6 * 3600.0
 _PR_SET_PDEATHSIG = 1

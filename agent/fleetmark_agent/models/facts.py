@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fleetmark_agent.models.gguf_structure import TENSOR_TYPES
 from fleetmark_protocol.ids import Sha256
-from fleetmark_protocol.records import Count, Label, Positive
+from fleetmark_protocol.values import Count, Label, Positive
 
 Format = Literal["gguf", "ggml", "safetensors", "llamafile", "program", "remote"]
 """What a model can be.

@@ -18,7 +18,7 @@ from fleetmark_agent.models.children import (
 )
 from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_protocol.errors import FleetmarkError, ModelNotFound, ModelRejected
-from fleetmark_protocol.records import clip
+from fleetmark_protocol.values import clip
 
 TIMEOUT_S = 120.0
 MAX_MEMORY_BYTES = 1 << 30

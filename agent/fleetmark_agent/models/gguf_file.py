@@ -14,7 +14,7 @@ from fleetmark_agent.models.gguf_structure import Structure, read_structure
 from fleetmark_agent.models.watch import CHUNK_BYTES
 from fleetmark_protocol.errors import ModelRejected
 from fleetmark_protocol.ids import SHA256_PATTERN
-from fleetmark_protocol.records import clip
+from fleetmark_protocol.values import clip
 
 
 def read_gguf(path: Path) -> ModelFacts:

@@ -12,7 +12,7 @@ from fleetmark_agent.models.children import ChildTimeout, Finished, run_child
 from fleetmark_agent.models.reference import MODEL_SUFFIXES, PypiReference
 from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch
 from fleetmark_protocol.errors import DownloadFailed, ModelNotFound, ModelRejected, ModelTooLarge
-from fleetmark_protocol.records import clip
+from fleetmark_protocol.values import clip
 
 TIMEOUT_S = 6 * 3600.0
 

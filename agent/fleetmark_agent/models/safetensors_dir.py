@@ -18,7 +18,7 @@ from fleetmark_agent.models.facts import ORIGIN_KEY, ModelFacts
 from fleetmark_agent.models.model_files import files_of
 from fleetmark_protocol.errors import ModelRejected
 from fleetmark_protocol.ids import SHA256_PATTERN
-from fleetmark_protocol.records import Count
+from fleetmark_protocol.values import Count
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"

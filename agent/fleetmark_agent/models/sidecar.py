@@ -10,7 +10,7 @@ from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.model_files import Look, look_at
 from fleetmark_agent.models.targets import Tool
 from fleetmark_protocol.ids import Sha256
-from fleetmark_protocol.records import Count
+from fleetmark_protocol.values import Count
 
 
 class Recipe(BaseModel):

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fleetmark_protocol.messages import ModelSpec, Workload
-from fleetmark_protocol.records import Scalar
+from fleetmark_protocol.messages import ModelSpec
+from fleetmark_protocol.values import Scalar
+from fleetmark_protocol.workloads import Workload
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from fleetmark_collector.campaigns.prices import DeviceKey, find_prices
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.sizes import weights_of
 from fleetmark_collector.campaigns.yaml_source import Problem
-from fleetmark_protocol.messages import JobSpec, Workload
+from fleetmark_protocol.messages import JobSpec
+from fleetmark_protocol.workloads import Workload
 
 DISPATCH_S = 2.0
 """Between two jobs of a device: the end is reported, the next one is sent."""

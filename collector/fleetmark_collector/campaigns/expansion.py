@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from fleetmark_collector.campaigns.cells import Cell
 from fleetmark_collector.campaigns.matrix import BackendEntry, CellEntry, Matrix
 from fleetmark_collector.campaigns.yaml_source import Loc, Problem
-from fleetmark_protocol.messages import ModelSpec, Workload
-from fleetmark_protocol.records import Scalar
+from fleetmark_protocol.messages import ModelSpec
 from fleetmark_protocol.settings import suggestion
+from fleetmark_protocol.values import Scalar
+from fleetmark_protocol.workloads import Workload
 
 OPTION = "options."
 """Before an option's name in the keys of a combination."""

@@ -21,8 +21,9 @@ from fleetmark_collector.campaigns.schema import (
 from fleetmark_collector.campaigns.selection import Targets
 from fleetmark_collector.campaigns.yaml_source import Loc, Problem, Source, path_text, read_yaml
 from fleetmark_protocol.ids import NAME_PATTERN, SHA256_PATTERN
-from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts, Workload
+from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts
 from fleetmark_protocol.settings import suggestion
+from fleetmark_protocol.workloads import Workload
 
 SPEC_BYTES = 16_000
 """Room that a job needs in its message beside the prompts, generously."""

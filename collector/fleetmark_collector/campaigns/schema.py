@@ -19,7 +19,8 @@ from fleetmark_collector.campaigns.shapes import OneOrMany, Part, twin
 from fleetmark_protocol.codec import describe
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.ids import Name
-from fleetmark_protocol.messages import QuietGate, Timeouts, Workload
+from fleetmark_protocol.messages import QuietGate, Timeouts
+from fleetmark_protocol.workloads import Workload
 
 MAX_NAME_CHARACTERS = 63 - len("-20260101-000000")
 """A campaign's id is its name with the time after it, and is a name itself."""

@@ -19,7 +19,7 @@ from fleetmark_collector.grafana.panels import (
     with_links,
     words,
 )
-from fleetmark_protocol.metrics import Better
+from fleetmark_protocol.metric import Better
 
 GAP_MS = 60_000
 """A line is broken where no point came for so long: a silent device has no values."""

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from fleetmark_protocol.metrics import METRICS, Metric, Unit
+from fleetmark_protocol.metric import Metric, Unit
+from fleetmark_protocol.metrics import METRICS
 
 UNITS: Final[dict[Unit, str]] = {
     "s": "s",

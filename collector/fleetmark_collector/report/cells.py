@@ -15,8 +15,8 @@ from fleetmark_collector.report.jobs import (
 )
 from fleetmark_collector.report.statistics import Pair, Values
 from fleetmark_collector.sinks.base import Reader, Stored
-from fleetmark_protocol.messages import Workload
 from fleetmark_protocol.records import LoadRecord, TrialRecord, Verdict
+from fleetmark_protocol.workloads import Workload
 
 Trial = Stored[TrialRecord]
 

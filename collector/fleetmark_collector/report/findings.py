@@ -10,7 +10,8 @@ from fleetmark_collector.report.compare import (
 from fleetmark_collector.report.labels import percent
 from fleetmark_collector.report.model import CellReport, Finding
 from fleetmark_collector.report.statistics import Estimate, Outcome, Ratio, min_sessions, outcome
-from fleetmark_protocol.metrics import METRICS, Metric
+from fleetmark_protocol.metric import Metric
+from fleetmark_protocol.metrics import METRICS
 
 
 def findings(cells: Sequence[CellReport], *, confidence: float, seed: int) -> Iterator[Finding]:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.messages import JobSpec, Workload
-from fleetmark_protocol.records import Failure, JobRecord, LoadRecord, Scalar, TrialRecord
+from fleetmark_protocol.messages import JobSpec
+from fleetmark_protocol.records import Failure, JobRecord, LoadRecord, TrialRecord
+from fleetmark_protocol.values import Scalar
+from fleetmark_protocol.workloads import Workload
 
 
 class Config(NamedTuple):

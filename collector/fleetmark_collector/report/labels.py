@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from fleetmark_collector.report.jobs import Config
-from fleetmark_protocol.records import Scalar
+from fleetmark_protocol.values import Scalar
 
 SEPARATOR = "/"
 

@@ -9,7 +9,7 @@ from fleetmark_collector.report.equalwork import EqualWork
 from fleetmark_collector.report.jobs import Job
 from fleetmark_collector.report.overhead import Overhead
 from fleetmark_collector.report.statistics import Estimate
-from fleetmark_protocol.records import Scalar
+from fleetmark_protocol.values import Scalar
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from fleetmark_collector.report.labels import clean, percent
 from fleetmark_collector.report.model import CellReport, Provenance, Trouble
 from fleetmark_collector.report.statistics import min_sessions
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.records import LoadRecord, Scalar, TrialRecord, Verdict
+from fleetmark_protocol.records import LoadRecord, TrialRecord, Verdict
+from fleetmark_protocol.values import Scalar
 from fleetmark_protocol.version import SIMULATED_VERSION
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from fleetmark_collector.campaigns.file import Campaign, load_campaign
 from fleetmark_protocol.errors import ConfigError
-from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts, Workload
+from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts
+from fleetmark_protocol.workloads import Workload
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GOOD = f"""\

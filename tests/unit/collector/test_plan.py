@@ -7,7 +7,8 @@ from fleetmark_collector.campaigns.cells import count_trials
 from fleetmark_collector.campaigns.plan import make_plan, new_campaign_id
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.ids import is_name
-from fleetmark_protocol.messages import BackendInfo, Workload
+from fleetmark_protocol.messages import BackendInfo
+from fleetmark_protocol.workloads import Workload
 
 
 def plan_of(tmp_path, devices, *changes: tuple[str, str]):

@@ -4,8 +4,9 @@ from fakes.fake_campaign import CAMPAIGN, FakeJob, failure, store
 from fleetmark_collector.report.cells import read_cells, reasons_of
 from fleetmark_collector.report.jobs import PlannedJob
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.messages import JobSpec, ModelSpec, Workload
+from fleetmark_protocol.messages import JobSpec, ModelSpec
 from fleetmark_protocol.records import Verdict
+from fleetmark_protocol.workloads import Workload
 
 
 def read(tmp_path, *jobs, plan=()):

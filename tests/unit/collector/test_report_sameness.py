@@ -14,7 +14,7 @@ from fleetmark_collector.report.sameness import (
     compare_work,
     repeats_itself,
 )
-from fleetmark_protocol.records import MAX_TOKEN_IDS
+from fleetmark_protocol.values import MAX_TOKEN_IDS
 
 
 def digest(value) -> str:

@@ -20,13 +20,13 @@ from fleetmark_protocol.messages import (
     Status,
 )
 from fleetmark_protocol.records import (
-    MAX_SCALARS,
     EventRecord,
     JobRecord,
     LoadRecord,
     TelemetryRecord,
     TrialRecord,
 )
+from fleetmark_protocol.values import MAX_SCALARS
 from strategies import EXTRAS, JSON_SCALARS, JSON_VALUES, instances
 
 EPOCH = "0b6f3f6e-5d0c-4a52-9b38-6f0b7f3a9c11"

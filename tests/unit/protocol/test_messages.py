@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from fleetmark_protocol.messages import Assignment, JobSpec, Options, QuietGate, Timeouts, Workload
+from fleetmark_protocol.messages import Assignment, JobSpec, Options, QuietGate, Timeouts
+from fleetmark_protocol.workloads import Workload
 
 JOB = {
     "job_id": "c.d.1",

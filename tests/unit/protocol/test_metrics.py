@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetmark_protocol.metrics import METRICS, Metric
+from fleetmark_protocol.metric import Metric
+from fleetmark_protocol.metrics import METRICS
 from fleetmark_protocol.records import LoadRecord, TelemetryRecord, TrialRecord
 
 MEASUREMENTS = (TelemetryRecord, TrialRecord, LoadRecord)
@@ -18,12 +19,17 @@ NO_METRICS = {
     "trial_index",
     "repetition",
     "prompt_index",
+    "client",
+    "soak_s",
     # Counts that say what was done, not how well.
     "prompt_tokens",
     "prompt_tokens_evaluated",
     "output_tokens",
     "output_tokens_requested",
     "samples",
+    "clients",
+    # What the campaign says.
+    "usd_per_hour",
     # What was said, in the model's own numbers.
     "prompt_ids",
     "output_ids",

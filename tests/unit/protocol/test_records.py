@@ -5,15 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleetmark_protocol.records import (
-    MAX_TEXT,
-    RECORD,
-    EventRecord,
-    Failure,
-    TelemetryRecord,
-    TrialRecord,
-    clip,
-)
+from fleetmark_protocol.records import RECORD, EventRecord, Failure, TelemetryRecord, TrialRecord
+from fleetmark_protocol.values import MAX_TEXT, clip
 from strategies import instances
 
 BOOT = "0b6f3f6e-5d0c-4a52-9b38-6f0b7f3a9c11"

@@ -9,7 +9,8 @@ import orjson
 from fleetmark_collector.plain import AnyRecord
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.influxdb.schema import FREE_TAGS, MAX_OPTIONS_TAG, TAGS
-from fleetmark_protocol.records import Record, Scalar
+from fleetmark_protocol.records import Record
+from fleetmark_protocol.values import Scalar
 
 
 def tags_of(item: Stored[AnyRecord]) -> dict[str, str]:
