@@ -4,6 +4,7 @@ import random
 import socket
 import ssl
 import threading
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -11,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol.errors import ConfigError, StoreUnavailable
+from fleetmark_protocol.settings import BrokerSettings
 
 RECONNECT_MIN_S = 1
 RECONNECT_MAX_S = 20
@@ -42,6 +44,7 @@ def make_client(settings: AgentSettings, suffix: str = "") -> mqtt.Client:
         clean_session=True,
     )
     if broker.ca_file is not None:
+        _check_readable(broker)
         try:
             client.tls_set(
                 ca_certs=str(broker.ca_file),
@@ -56,6 +59,21 @@ def make_client(settings: AgentSettings, suffix: str = "") -> mqtt.Client:
             broker.username, None if password is None else password.get_secret_value()
         )
     return client
+
+
+def _check_readable(broker: BrokerSettings) -> None:
+    """Name the file that is missing, which OpenSSL would not.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    for name in ("ca_file", "cert_file", "key_file"):
+        file: Path | None = getattr(broker, name)
+        try:
+            if file is not None:
+                file.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"broker.{name}: {file}: {error.strerror}") from error
 
 
 def try_broker(settings: AgentSettings, timeout_s: float = 5.0) -> None:

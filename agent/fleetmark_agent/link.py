@@ -1,6 +1,7 @@
 """The agent's connection: a paho client and two threads, lent to the device's conversation."""
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import paho.mqtt.client as mqtt
 
 from fleetmark_agent.brokerclient import RECONNECT_MIN_S, make_client, reconnect_max_s
 from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.conversation import Conversation
+from fleetmark_agent.conversation import Conversation, Watcher
 from fleetmark_agent.outbox import Outbox
 from fleetmark_protocol import logs
 from fleetmark_protocol.messages import Assignment, Inventory, Status
@@ -28,6 +29,7 @@ class Link:
         on_assignment: Callable[[Assignment], None],
         on_withdrawn: Callable[[str], None],
         rng: random.Random,
+        watcher: Watcher | None = None,
     ) -> None:
         """Prepare; nothing is sent before `start`.
 
@@ -38,6 +40,7 @@ class Link:
             on_assignment: called from paho's thread with each assignment, repeated ones included.
             on_withdrawn: called with the job id when an assignment was cleared.
             rng: spreads reconnections and resends of a fleet.
+            watcher: counts what is sent and confirmed; None for nobody.
 
         Raises:
             ConfigError: a certificate or password file cannot be read.
@@ -47,7 +50,7 @@ class Link:
         self._log = logs.get("link")
         self._wake = threading.Condition()
         self._stopping = False
-        self._complained = False
+        self._complaint: str | None = None
         self._talk = Conversation(
             settings,
             outbox,
@@ -57,6 +60,7 @@ class Link:
             on_assignment=on_assignment,
             on_withdrawn=on_withdrawn,
             rng=rng,
+            watcher=watcher,
         )
         self._client = make_client(settings)
         topic, payload = self._talk.will()
@@ -107,6 +111,11 @@ class Link:
         self._client.loop_stop()
 
     @property
+    def alive(self) -> bool:
+        """Whether its thread still sends."""
+        return self._sender.is_alive()
+
+    @property
     def connected(self) -> bool:
         """Whether the broker has us."""
         return self._talk.connected
@@ -124,18 +133,22 @@ class Link:
             return
         broker = self._settings.broker
         client.subscribe(self._talk.subscriptions())
-        self._complained = False
+        self._complaint = None
         self._log.info("connected", host=broker.host, port=broker.port)
         self._talk.greet()
 
     def _failed(self, _client: mqtt.Client, _data: Any) -> None:
-        if not self._complained:
-            self._complained = True
+        # paho calls us while it handles what went wrong, and tells it no other way.
+        reason = str(sys.exception() or "unknown")
+        if reason != self._complaint:
+            # Once for each trouble, not once for each try.
+            self._complaint = reason
             broker = self._settings.broker
             self._log.warning(
                 "broker_unreachable",
                 host=broker.host,
                 port=broker.port,
+                reason=reason,
                 hint="kept trying; records wait in the outbox",
             )
 

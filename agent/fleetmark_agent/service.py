@@ -1,149 +1,192 @@
-"""Puts the parts of an agent together, runs them until a signal comes, and takes them apart."""
+"""The agent as a service: runs until a signal comes, takes new settings, tells how it stands."""
 
-import random
+import logging
+import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from fleetmark_agent.backends import registry
+from fleetmark_agent import parts, statussocket
 from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.database import Database
-from fleetmark_agent.engine import Tools
-from fleetmark_agent.inventory import hardware, make_inventory
-from fleetmark_agent.joblog import JobLog
-from fleetmark_agent.link import Link
-from fleetmark_agent.models.store import ModelStore
-from fleetmark_agent.outbox import Outbox
-from fleetmark_agent.recorder import Recorder
-from fleetmark_agent.runner import Runner
+from fleetmark_agent.notify import Notifier
+from fleetmark_agent.standing import LastProblem, Standing
 from fleetmark_agent.statelock import held
-from fleetmark_agent.telemetry.backlog import Waiting
-from fleetmark_agent.telemetry.sampler import Sample, Sampler
-from fleetmark_agent.telemetry.sensors import all_sensors
 from fleetmark_protocol import logs
-from fleetmark_protocol.ids import new_uuid
-from fleetmark_protocol.messages import Inventory, Status
+from fleetmark_protocol.errors import ConfigError, FleetmarkError
+from fleetmark_protocol.logs import OURS
 from fleetmark_protocol.version import __version__
 
-
-@dataclass
-class _Parts:
-    """A running agent; taken apart in the order of `stop`."""
-
-    database: Database
-    outbox: Outbox
-    sampler: Sampler
-    link: Link
-    runner: Runner
-    stopping: threading.Event
+CHECK_S = 5.0
+"""How often the parts are looked after where no watchdog asks for it more often."""
 
 
-def run_agent(settings: AgentSettings) -> None:
-    """Run until SIGTERM or SIGINT.
+class _Signals:
+    """What the outside wants: set by handlers, read by the main thread."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+        self.end = self.reload = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, self._reload)
+
+    def _end(self, *_: object) -> None:
+        self.end = True
+        self.wake.set()
+
+    def _reload(self, *_: object) -> None:
+        self.reload = True
+        self.wake.set()
+
+
+class _Service:
+    """One agent process; used by the main thread, `standing` by any."""
+
+    def __init__(
+        self, settings: AgentSettings, reread: Callable[[], AgentSettings], problems: LastProblem
+    ) -> None:
+        self._reread = reread
+        self._problems = problems
+        self._notifier = Notifier()
+        self._log = logs.get("service")
+        self._started_ns = self._settings_ns = time.time_ns()
+        self._refused: str | None = None
+        self._refusals = 0
+        self._settings = settings
+        self._parts = parts.start(settings)
+
+    def run(self, signals: _Signals) -> None:
+        """Look after the parts until told to end, and end them."""
+        self._log.info(
+            "agent_started",
+            device=self._settings.device_id,
+            fleet=self._settings.fleet,
+            version=__version__,
+            state_dir=str(self._settings.state_dir),
+        )
+        self._notifier.say(READY=1, STATUS=self._in_words())
+        try:
+            while not signals.end:
+                signals.wake.wait(self._notifier.interval_s or CHECK_S)
+                signals.wake.clear()
+                if signals.reload and not signals.end:
+                    signals.reload = False
+                    self._reload()
+                self._look_after()
+        finally:
+            self._log.info("agent_stopping")
+            self._notifier.say(STOPPING=1)
+            self._parts.stop()
+        self._log.info("agent_stopped", backlog=self._parts.outbox.backlog().records)
+
+    def _look_after(self) -> None:
+        """Give a sign of life if there is life.
+
+        Raises:
+            FleetmarkError: a part has died; a restart of the process brings it back.
+        """
+        broken = self._parts.broken()
+        if broken is not None:
+            raise FleetmarkError(f"the agent's {broken} has died", hint="this is a mistake of ours")
+        if self._parts.hangs():
+            self._log.error("sampler_hangs", hint="a sensor does not answer")
+            return
+        self._notifier.say(WATCHDOG=1, STATUS=self._in_words())
+
+    def _reload(self) -> None:
+        """Take new settings; the trial under way is given up and made again."""
+        self._notifier.say(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        try:
+            settings = self._reread()
+            if settings.state_dir != self._settings.state_dir:
+                raise ConfigError(
+                    f"state_dir is {self._settings.state_dir} until the agent ends",
+                    hint="restart it instead",
+                )
+        except FleetmarkError as error:
+            self._keep(error)
+        else:
+            self._change(settings)
+        self._notifier.say(READY=1, STATUS=self._in_words())
+
+    def _change(self, settings: AgentSettings) -> None:
+        """Begin anew with settings, even with those of before: files that they name may be new."""
+        self._parts.stop()
+        try:
+            self._parts = parts.start(settings)
+        except FleetmarkError as error:
+            self._parts = parts.start(self._settings)
+            self._keep(error)
+        else:
+            self._settings, self._refused = settings, None
+            self._settings_ns = time.time_ns()
+            logs.configure(settings.log_level, settings.log_format)
+            self._log.info("settings_taken")
+
+    def _keep(self, error: FleetmarkError) -> None:
+        self._refused, self._refusals = str(error), self._refusals + 1
+        self._log.error("settings_refused", reason=str(error), hint="those of before stay in use")
+
+    def standing(self) -> dict[str, object]:
+        """Return how the agent stands."""
+        now, settings = self._parts, self._settings
+        backlog = now.outbox.backlog()
+        problem, problem_ns = self._problems.newest()
+        return Standing(
+            pid=os.getpid(),
+            version=__version__,
+            fleet=settings.fleet,
+            device=settings.device_id,
+            boot_id=now.boot_id,
+            started_ns=self._started_ns,
+            settings_ns=self._settings_ns,
+            refused_settings=self._refused,
+            refusals=self._refusals,
+            broker=f"{settings.broker.host}:{settings.broker.port}",
+            connected=now.link.connected,
+            job_id=now.runner.current_job(),
+            outbox_records=backlog.records,
+            outbox_bytes=backlog.bytes,
+            outbox_used_percent=backlog.used_percent,
+            last_ack_ns=now.acks.last_ns,
+            last_problem=problem,
+            last_problem_ns=problem_ns,
+        ).as_fields()
+
+    def _in_words(self) -> str:
+        now = self._parts
+        job = now.runner.current_job()
+        where = "connected" if now.link.connected else "not connected"
+        doing = f"runs {job}" if job else "idle"
+        return f"{where}, {doing}, {now.outbox.backlog().records} records wait"
+
+
+def run_agent(settings: AgentSettings, reread: Callable[[], AgentSettings]) -> None:
+    """Run until SIGTERM or SIGINT; at a SIGHUP take new settings.
+
+    Args:
+        settings: what to begin with.
+        reread: returns what the settings are now; may raise ConfigError.
 
     Raises:
         ConfigError: another agent uses this state directory, or a setting cannot be used.
         StoreUnavailable: the state directory cannot be written.
+        FleetmarkError: a part of the agent died.
     """
-    log = logs.get("service")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    with held(settings.state_dir):
-        parts = _start(settings)
-        log.info(
-            "agent_started",
-            device=settings.device_id,
-            fleet=settings.fleet,
-            version=__version__,
-            state_dir=str(settings.state_dir),
-        )
-        ended.wait()
-        log.info("agent_stopping")
-        _stop(parts)
-    log.info("agent_stopped", backlog=parts.outbox.backlog().records)
+    signals = _Signals()
+    with _problems() as problems, held(settings.state_dir):
+        service = _Service(settings, reread, problems)
+        with statussocket.served(settings.state_dir, service.standing):
+            service.run(signals)
 
 
-def _start(settings: AgentSettings) -> _Parts:
-    boot_id = new_uuid()
-    stopping = threading.Event()
-    database = Database(settings.outbox_file)
-    outbox = Outbox(database, settings.outbox.max_bytes)
-    joblog = JobLog(database)
-    recorder = Recorder(database, outbox, joblog, stopping.is_set)
-    models = ModelStore.from_settings(settings)
-
-    def waiting() -> Waiting:
-        backlog = outbox.backlog()
-        return Waiting(backlog.records, backlog.used_percent)
-
-    sensors = all_sensors(settings.telemetry.sensor_root, settings.state_dir, waiting)
-
-    def emit(sample: Sample, job_id: str | None, trial_id: str | None) -> None:
-        outbox.append(sample.to_record(boot_id, job_id, trial_id))
-
-    sampler = Sampler(
-        sensors, emit, settings.telemetry.interval_s, settings.telemetry.trial_interval_s
-    )
-
-    def inventory() -> Inventory:
-        return make_inventory(
-            settings=settings,
-            boot_id=boot_id,
-            time_ns=time.time_ns(),
-            hardware=hardware(settings.telemetry.sensor_root),
-            backends=registry.probe(settings.runner.allow_backends, settings.engines_here),
-            models=models.list(),
-            sensors=sampler.sensor_infos(),
-            jobs=joblog.known(),
-        )
-
-    status = Status(
-        online=True, boot_id=boot_id, agent_version=__version__, started_ns=time.time_ns()
-    )
-    link = Link(
-        settings,
-        outbox,
-        status,
-        on_assignment=lambda assignment: runner.assign(assignment),
-        on_withdrawn=lambda job_id: runner.withdraw(job_id),
-        # Spreads a fleet; nothing secret hangs on it.
-        rng=random.Random(boot_id),  # noqa: S311
-    )
-    tools = Tools(
-        sampler,
-        link.hold,
-        settings.state_dir / "logs",
-        settings.runner.max_backend_bytes,
-        settings.engines_here,
-    )
-    runner = Runner(
-        settings,
-        tools,
-        recorder,
-        models,
-        create=lambda name: registry.create(name, settings.engines_here),
-        on_change=lambda: link.announce(inventory()),
-    )
-    recorder.event("info", "agent_started", f"agent {__version__} started", boot_id=boot_id)
-    if database.healed_from is not None:
-        recorder.event(
-            "error",
-            "outbox_damaged",
-            f"the outbox was damaged and put aside as {database.healed_from.name}",
-        )
-    parts = _Parts(database, outbox, sampler, link, runner, stopping)
-    sampler.start()
-    link.start(inventory())
-    runner.start()
-    return parts
-
-
-def _stop(parts: _Parts) -> None:
-    """From the source to the wire, so that what is under way still reaches the outbox."""
-    parts.stopping.set()
-    parts.runner.stop()
-    parts.sampler.stop()
-    parts.link.stop()
-    parts.database.close()
+@contextmanager
+def _problems() -> Iterator[LastProblem]:
+    handler, ours = LastProblem(), logging.getLogger(OURS)
+    ours.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        ours.removeHandler(handler)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fleetmark_agent.cli import doctor, model, simulate
+from fleetmark_agent.cli import doctor, model, simulate, status
 from fleetmark_agent.cli.options import ConfigOption, settings_from
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 from fleetmark_protocol.version import __version__
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 app.add_typer(model.app, name="model")
 app.command("doctor")(doctor.doctor)
+app.command("status")(status.status)
+app.command("reload")(status.reload)
 app.command("simulate", hidden=True)(simulate.simulate)
 
 
@@ -55,23 +57,22 @@ def run(
 ) -> None:
     """Run the agent until it is told to stop (SIGTERM, Ctrl-C).
 
-    It samples the device, waits for jobs, and keeps what the broker does not take.
+    It samples the device, waits for jobs, and keeps what the broker does not take. SIGHUP makes it
+    read its settings again.
     """
     from fleetmark_agent.service import run_agent
     from fleetmark_protocol import logs
 
-    settings = settings_from(
-        config,
-        {
-            "device_id": device_id,
-            "fleet": fleet,
-            "broker": {"host": broker_host, "port": broker_port},
-            "state_dir": state_dir,
-            "log_level": log_level,
-        },
-    )
+    flags = {
+        "device_id": device_id,
+        "fleet": fleet,
+        "broker": {"host": broker_host, "port": broker_port},
+        "state_dir": state_dir,
+        "log_level": log_level,
+    }
+    settings = settings_from(config, flags)
     logs.configure(settings.log_level, settings.log_format)
-    run_agent(settings)
+    run_agent(settings, lambda: settings_from(config, flags))
 
 
 def main() -> None:

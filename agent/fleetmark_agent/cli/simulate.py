@@ -33,6 +33,9 @@ def simulate(
         str, typer.Option(help="Names, with commas, for which jobs are answered; *: all known.")
     ] = "",
     trial_s: Annotated[float, typer.Option(min=0.001, help="What a trial takes.")] = 1.0,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="TAG or TAG:BACKEND+BACKEND, devices in turn.")
+    ] = None,
     outbox_max_bytes: Annotated[int | None, typer.Option(help="Cap of each outbox.")] = None,
     fleet: Annotated[str | None, typer.Option(help="The fleet they belong to.")] = None,
     broker_host: Annotated[str | None, typer.Option(help="Where the MQTT broker is.")] = None,
@@ -51,7 +54,7 @@ def simulate(
 
     `fleetmark simulate` starts as many of these as it is told to, and adds up what they say.
     """
-    from fleetmark_agent.simulation.plan import Plan
+    from fleetmark_agent.simulation.plan import Plan, kinds_of
     from fleetmark_agent.simulation.run import simulate as run
     from fleetmark_protocol import logs
 
@@ -91,6 +94,7 @@ def simulate(
         discard=discard,
         backends=_names(backends),
         trial_s=trial_s,
+        kinds=kinds_of(kind or ()),
     )
     raise typer.Exit(run(plan, settings, parent_pid))
 

@@ -49,6 +49,9 @@ class Sampler:
             wall_ns: clock since the Unix epoch.
         """
         self._sensors = tuple(Watched(sensor) for sensor in sensors)
+        self._energy_source = next(
+            (one.status.energy_source for one in self._sensors if one.status.energy_source), None
+        )
         self._emit = emit
         self._interval_ns = round(interval_s * 1e9)
         self._trial_interval_ns = round(trial_interval_s * 1e9)
@@ -77,6 +80,11 @@ class Sampler:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread still samples."""
+        return self._thread.is_alive()
 
     def latest(self) -> Sample | None:
         """Return the newest sample, taken in a window or not; None before the first."""
@@ -119,7 +127,7 @@ class Sampler:
             # Rates of the first sample inside begin here, not at the last one before.
             before = self._read(tree, pss=False)
             opened = self._counters(tree)
-            self._window = OpenWindow(job_id, trial_id, tree, before, opened)
+            self._window = OpenWindow(job_id, trial_id, tree, before, opened, self._energy_source)
             self._changed.notify_all()
 
     def close_window(self) -> Window:

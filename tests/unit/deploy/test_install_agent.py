@@ -1,0 +1,158 @@
+"""deploy/install-agent.sh refuses what cannot work before it changes anything, and says why.
+
+Whole installations, upgrades and removals are tried on a booted system; docs/install.md says which.
+"""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from deployed import DEPLOY
+
+SCRIPT = DEPLOY / "install-agent.sh"
+UNIT = DEPLOY / "systemd" / "fleetmark-agent.service"
+MAX_EXPOSURE = 2.0
+"""`systemd-analyze security`: 0 is locked in, 10 is wide open."""
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here"
+)
+
+
+@pytest.fixture
+def install(tmp_path):
+    """Runs the script on a machine whose programs answer as a test wants."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+
+    def run(*words, **fakes):
+        # Nothing that would change this machine is in reach, whatever the script tries.
+        for name in ("systemctl", "systemd-sysusers", "install", "mkdir", "ln", "mv", "rm"):
+            fakes.setdefault(name, f'echo "changed: {name} $*" >&2; exit 99')
+        for name, body in fakes.items():
+            file = programs / name
+            file.write_text(f"#!/bin/sh\n{body}\n", "utf-8")
+            file.chmod(0o755)
+        return subprocess.run(
+            [SCRIPT, *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            env={"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus"], "unknown option --bogus"),
+        (["--with"], "--with needs a value"),
+        (["--with", "llama"], "unknown engine llama (known: xllamacpp, llama-cpp, ollama"),
+        (["--config", "gone.toml"], "gone.toml cannot be read"),
+        (["--offline", "gone"], "gone is no directory"),
+    ],
+)
+def test_wrong_options_are_refused(install, words, said):
+    done = install(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "changed:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fakes", "said", "code"),
+    [
+        ({"uname": "echo armv7l"}, "armv7l is not supported", 2),
+        (
+            {"python3": '[ "$1" = --version ] && echo Python 3.9.2; exit 1'},
+            "this is Python 3.9.2",
+            2,
+        ),
+        ({"id": "echo 1000"}, "run this as root", 2),
+        (
+            {"id": "echo 0", "df": "printf 'F B U A\\nd 9 9 102400 x\\n'", "systemctl": ":"},
+            "100 MiB free, 1464 MiB needed; nothing was changed",
+            1,
+        ),
+    ],
+    ids=["architecture", "python", "no rights", "full disk"],
+)
+def test_a_machine_that_cannot_take_it_is_told_why(install, fakes, said, code):
+    done = install(**fakes)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "changed:" not in done.stderr
+
+
+def test_the_help_explains_every_option_and_the_exit_codes(install):
+    done = install("--help")
+    assert done.returncode == 0
+    parsed = set(
+        re.findall(
+            r"--[a-z-]+", SCRIPT.read_text("utf-8").split("while [ $# -gt 0 ]")[1].split("esac")[0]
+        )
+    )
+    assert parsed - {"--help"} <= set(re.findall(r"--[a-z-]+", done.stdout))
+    assert "Exit codes" in done.stdout
+
+
+def test_the_script_knows_the_engines_that_the_package_has_extras_for(install):
+    project = (DEPLOY.parent / "pyproject.toml").read_text("utf-8")
+    shown = install("--with", "x").stderr
+    for engine in re.search(r"known: (.*), none\)", shown)[1].split(", "):
+        assert re.search(rf"^{engine} = \[", project, re.MULTILINE), engine
+
+
+@pytest.mark.parametrize(
+    "file", [SCRIPT, DEPLOY / "systemd" / "fleetmark-agent"], ids=lambda f: f.name
+)
+def test_a_script_is_lawful(file):
+    assert file.stat().st_mode & 0o111
+    assert subprocess.run(["sh", "-n", file], check=False).returncode == 0
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", file], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def unit_values(key):
+    return re.findall(rf"^{key}=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
+
+
+@needs_systemd
+def test_the_unit_is_locked_in(tmp_path):
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", UNIT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) <= MAX_EXPOSURE
+
+
+def test_the_unit_and_the_script_name_the_same_places():
+    script = SCRIPT.read_text("utf-8")
+    (program,) = unit_values("ExecStart")
+    assert program.startswith("/opt/fleetmark-agent/current/bin/fleetmark-agent run")
+    assert "home=/opt/fleetmark-agent\n" in script
+    assert unit_values("AssertPathExists") == ["/etc/fleetmark/agent.toml"]
+    assert "settings=/etc/fleetmark/agent.toml\n" in script
+    assert f"state=/var/lib/{unit_values('StateDirectory')[0]}\n" in script
+    assert 'state_dir = "/var/lib/fleetmark-agent"' in (
+        DEPLOY / "systemd" / "agent.toml"
+    ).read_text("utf-8")
+
+
+def test_the_death_of_an_engine_does_not_end_the_service():
+    assert unit_values("OOMPolicy") == ["continue"]
+
+
+def test_agents_of_one_machine_can_take_turns():
+    # gate.default_lock_file
+    assert unit_values("ReadWritePaths") == ["/run/lock"]
