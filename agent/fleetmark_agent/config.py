@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fleetmark_agent.backends.settings import EnginesSettings
+from fleetmark_agent.timezones import check_name
 from fleetmark_protocol.ids import Name
 from fleetmark_protocol.logs import LogFormat, LogLevel
 from fleetmark_protocol.settings import BrokerSettings, Section, Settings, load
+
+TimeZone = Annotated[str, AfterValidator(check_name)]
 
 GIB = 2**30
 MIB = 2**20
@@ -82,6 +85,8 @@ class AgentSettings(Settings):
     device_id: Name = Field(default_factory=default_device_id)
     fleet: Name = "default"
     tags: tuple[Name, ...] = ()
+    time_zone: TimeZone | None = None
+    """Name in the IANA database (`Europe/Berlin`); default: the system's."""
     state_dir: Path = Field(default_factory=default_state_dir)
     broker: BrokerSettings = BrokerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -34,6 +34,18 @@ CREATE TABLE IF NOT EXISTS trials (
     trial_id TEXT NOT NULL,
     PRIMARY KEY (job_id, trial_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+    job_id TEXT NOT NULL,
+    of TEXT NOT NULL,
+    latency_s REAL,
+    spent_s REAL NOT NULL,
+    PRIMARY KEY (job_id, of)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heard (
+    job_id TEXT PRIMARY KEY,
+    attempts_before INTEGER NOT NULL,
+    attempts INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 

@@ -1,7 +1,7 @@
 """A worker with a model in it, watched while it works: one a job, or one a cold trial."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,7 @@ class Engine:
         self._model = model
         self._deadline_s = deadline_s
         self._prepares = False
+        self._prepares_rounds = False
         log_file = tools.log_dir / f"{spec.job_id}.log"
         self._worker = WorkerProcess(spec.backend, log_file, self._too_large)
         tools.sampler.follow(self._worker.pid)
@@ -89,6 +90,7 @@ class Engine:
         }
         done = self._ask(command, self._spec.timeouts.load_s, None)
         self._prepares = done.answer.get("prepares", False)
+        self._prepares_rounds = done.answer.get("prepares_rounds", False)
         port = done.answer.get("service_port")
         if port is not None:
             service = listener_pid(port)
@@ -107,6 +109,26 @@ class Engine:
         before = {"do": "prepare", **asked} if self._prepares else None
         return self._ask(command, self._spec.timeouts.trial_s, trial_id, before)
 
+    def generate_round(
+        self, prompts: Sequence[str], output_tokens: int, trial_ids: Sequence[str]
+    ) -> list[Timed]:
+        """Have a client for each prompt ask at the same time; return what became of each.
+
+        All have the window of the round: what was observed is the machine's while all worked. The
+        samples in it bear the id of the first one's trial. What ends the worker (a deadline, a
+        crash) ends the round: it is everybody's failure then.
+
+        Raises:
+            Canceled: asked to stop.
+        """
+        asked = {"prompts": list(prompts), "options": self._options}
+        command = {"do": "generate_round", "output_tokens": output_tokens, **asked}
+        before = {"do": "prepare_round", **asked} if self._prepares_rounds else None
+        done = self._ask(command, self._spec.timeouts.trial_s, trial_ids[0], before)
+        if done.error is not None:
+            return [done for _ in prompts]
+        return [self._of_client(answer, done.window) for answer in done.answer["clients"]]
+
     def alive(self) -> bool:
         """Whether its worker can be asked again."""
         return self._worker.alive()
@@ -119,6 +141,12 @@ class Engine:
         """End the worker and all that it started."""
         self._tools.sampler.follow(None)
         self._worker.close()
+
+    def _of_client(self, answer: dict[str, Any], window: Window) -> Timed:
+        failure = answer.get("failure")
+        if failure is not None:
+            return Timed({}, window, self._worker.error_of(failure))
+        return Timed(answer, window, None)
 
     def _ask(
         self,

@@ -76,8 +76,21 @@ def make_inventory(
     models: Iterable[ModelInfo],
     sensors: Iterable[SensorInfo],
     jobs: Iterable[KnownJob],
+    time_zone: str | None = None,
 ) -> Inventory:
-    """Return the message, out of what the parts of the agent say of themselves."""
+    """Return the message, out of what the parts of the agent say of themselves.
+
+    Args:
+        settings: they may name another time zone than the system does.
+        boot_id: of this start.
+        time_ns: now.
+        hardware: see the function of that name.
+        backends: what each engine says.
+        models: of the store.
+        sensors: what the sampler reads.
+        jobs: as the job log knows them.
+        time_zone: the system's; None where it does not say.
+    """
     return Inventory(
         boot_id=boot_id,
         time_ns=time_ns,
@@ -91,6 +104,7 @@ def make_inventory(
         allowed_backends=settings.runner.allow_backends,
         allowed_sources=settings.models.allow_sources,
         jobs=tuple(jobs),
+        time_zone=settings.time_zone or time_zone,
     )
 
 

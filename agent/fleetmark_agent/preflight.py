@@ -2,10 +2,30 @@
 
 from collections.abc import Callable
 
-from fleetmark_agent.backends.base import Backend
+from fleetmark_agent.backends import registry
+from fleetmark_agent.backends.base import Backend, KnowsArchitectures
 from fleetmark_agent.config import AgentSettings
-from fleetmark_protocol.errors import BackendUnavailable, OptionNotTaken, SourceNotAllowed
+from fleetmark_agent.models.facts import ModelFacts
+from fleetmark_protocol.errors import (
+    BackendUnavailable,
+    ModelRejected,
+    OptionNotTaken,
+    SourceNotAllowed,
+)
 from fleetmark_protocol.messages import JobSpec, Options
+
+
+def with_slots(spec: JobSpec) -> JobSpec:
+    """Return a job whose engine serves as many requests at once as its workloads ask; pure.
+
+    `parallel` becomes the larger of the job's own and the most clients of a `concurrency` workload;
+    without one it stays as it is.
+    """
+    clients = [work.clients for work in spec.workloads if work.kind == "concurrency"]
+    if not clients:
+        return spec
+    wanted = max(*clients, spec.options.parallel or 1)
+    return spec.model_copy(update={"options": spec.options.model_copy(update={"parallel": wanted})})
 
 
 def check_job(spec: JobSpec, settings: AgentSettings, create: Callable[[str], Backend]) -> Backend:
@@ -25,11 +45,37 @@ def check_job(spec: JobSpec, settings: AgentSettings, create: Callable[[str], Ba
                 hint="its owner may add it to runner.allow_backends",
             )
     backend = create(spec.backend)
+    # First: where it is not, installing the engine would not help.
+    _check_serves(spec, backend, create)
     _check_available(backend)
     check_options(spec.backend, spec.options, backend.takes)
     if spec.options.inner_backend is not None:
         _check_available(create(spec.options.inner_backend))
     return backend
+
+
+def check_model(spec: JobSpec, facts: ModelFacts, create: Callable[[str], Backend]) -> None:
+    """Refuse a model of an architecture that the job's engine does not run, where that is known.
+
+    A Hugging Face directory names architectures in its own way, and is left to its engine.
+
+    Raises:
+        ModelRejected: says which.
+    """
+    architecture = facts.architecture
+    if architecture is None or facts.format == "safetensors":
+        return
+    for name in filter(None, (spec.backend, spec.options.inner_backend)):
+        backend = create(name)
+        if isinstance(backend, KnowsArchitectures) and (
+            backend.knows(architecture, spec.options) is False
+        ):
+            version = backend.probe().version or ""
+            raise ModelRejected(
+                f"model {spec.model.name!r} is of the architecture {architecture!r}, which"
+                f" {f'{name} {version}'.strip()} does not run",
+                hint="take another backend, a newer version of this one, or another model",
+            )
 
 
 def _check_available(backend: Backend) -> None:
@@ -38,6 +84,30 @@ def _check_available(backend: Backend) -> None:
         raise BackendUnavailable(
             f"backend {backend.name!r}: {found.reason or 'not available'}", hint=found.hint
         )
+
+
+def _check_serves(spec: JobSpec, backend: Backend, create: Callable[[str], Backend]) -> None:
+    """Refuse to have clients ask at the same time where the engine takes one after another.
+
+    Raises:
+        OptionNotTaken: says which engines of this device do serve them.
+    """
+    most = max(spec.workloads, key=lambda work: (work.kind == "concurrency", work.clients))
+    if most.kind != "concurrency" or "parallel" in backend.takes:
+        return
+    able = [name for name in registry.names() if _serves(name, create)]
+    raise OptionNotTaken(
+        f"workload {most.name!r} has {most.clients} clients ask at the same time, and backend"
+        f" {spec.backend!r} serves one request at a time here",
+        hint=f"backends that serve several at once: {', '.join(able)}",
+    )
+
+
+def _serves(name: str, create: Callable[[str], Backend]) -> bool:
+    try:
+        return "parallel" in create(name).takes
+    except BackendUnavailable:
+        return False
 
 
 def check_options(name: str, options: Options, takes: frozenset[str]) -> None:

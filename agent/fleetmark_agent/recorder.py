@@ -4,8 +4,9 @@ A result and its mark are one transaction: a crash between them would lose a tri
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from fleetmark_agent.adaptive import Outcome
 from fleetmark_agent.database import Database
 from fleetmark_agent.joblog import JobLog
 from fleetmark_agent.outbox import Outbox
@@ -45,10 +46,21 @@ class Recorder:
 
     def trial(self, record: TrialRecord) -> None:
         """Record a trial and mark it done."""
+        self.trials([record])
+
+    def trials(self, records: Sequence[TrialRecord], outcomes: Sequence[Outcome] = ()) -> None:
+        """Record trials that were made together and mark them done: all of them, or none.
+
+        Args:
+            records: of one job.
+            outcomes: what a later attempt has to know of them.
+        """
 
         def write() -> None:
-            self._outbox.append(record)
-            self.joblog.mark_trial(record.job_id, record.trial_id)
+            for record in records:
+                self._outbox.append(record)
+                self.joblog.mark_trial(record.job_id, record.trial_id)
+            self.joblog.note_outcomes(records[0].job_id, outcomes)
 
         self._patiently(write)
 
@@ -60,6 +72,7 @@ class Recorder:
             nonlocal attempt
             attempt = self.joblog.begin(spec.job_id)
             done = len(self.joblog.marked_trials(spec.job_id))
+            entry = self.joblog.get(spec.job_id)
             self._outbox.append(
                 JobRecord.model_validate(
                     {
@@ -70,6 +83,7 @@ class Recorder:
                         "state": "IN_PROGRESS",
                         "trials_recorded": done,
                         "trials_planned": planned,
+                        "since_attempt": entry.since_attempt if entry else None,
                     }
                 )
             )
@@ -78,18 +92,28 @@ class Recorder:
         return attempt
 
     def final(
-        self, spec: JobSpec, state: JobState, failure: Failure | None, planned: int
+        self, spec: JobSpec, state: JobState, failure: Failure | None, planned: int | None
     ) -> JobRecord:
-        """Return the record of a job's terminal state, for `end`."""
+        """Return the record of a job's terminal state, for `end`.
+
+        Args:
+            spec: the job.
+            state: how it ended.
+            failure: why, where it did not succeed.
+            planned: how many trials it was to have; None where it has made all that it was to.
+        """
         entry = self.joblog.get(spec.job_id)
+        recorded = len(self.joblog.marked_trials(spec.job_id))
         return JobRecord(
             time_ns=time.time_ns(),
             campaign_id=spec.campaign_id,
             job_id=spec.job_id,
-            attempt=entry.attempt if entry else 0,
+            # Of a job that never began here, the number of those that did elsewhere.
+            attempt=(entry.attempt or entry.attempts_before) if entry else 0,
             state=state,
-            trials_recorded=len(self.joblog.marked_trials(spec.job_id)),
-            trials_planned=planned,
+            trials_recorded=recorded,
+            trials_planned=recorded if planned is None else planned,
+            since_attempt=entry.since_attempt if entry else None,
             failure=failure,
         )
 

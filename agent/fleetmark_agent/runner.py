@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable
 
 from fleetmark_agent import gate
-from fleetmark_agent.backends.base import Backend, Unpacks, formats_of
+from fleetmark_agent.backends.base import Backend, Unpacks, formats_of, slots
 from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.cooling import Cooler
 from fleetmark_agent.engine import Tools
 from fleetmark_agent.joblog import Entry
 from fleetmark_agent.models.store import ModelStore
 from fleetmark_agent.models.stored import StoredModel
-from fleetmark_agent.preflight import check_job
+from fleetmark_agent.preflight import check_job, check_model, with_slots
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.session import Session
-from fleetmark_agent.trials import plan
+from fleetmark_agent.trials import planned_count
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import Canceled, FleetmarkError, JobTimedOut
 from fleetmark_protocol.jobs import JobState
@@ -79,10 +80,15 @@ class Runner:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread still takes jobs."""
+        return self._thread.is_alive()
+
     def assign(self, assignment: Assignment) -> None:
         """Take an assignment; the same one may come any number of times."""
         job_id = assignment.job.job_id
-        entry = self._joblog.accept(assignment.job)
+        entry = self._joblog.accept(assignment.job, assignment.attempts_begun)
         if entry.final is not None:
             # The centre asks although the job has ended here: it has not heard, or has forgotten.
             self._recorder.again(entry.final)
@@ -135,10 +141,10 @@ class Runner:
                 self._canceled.discard(entry.spec.job_id)
 
     def _run_job(self, entry: Entry) -> None:
-        spec, started = entry.spec, entry.state is JobState.IN_PROGRESS
+        spec, started = with_slots(entry.spec), entry.state is JobState.IN_PROGRESS
         self._log.info("job_started", job_id=spec.job_id, backend=spec.backend)
         try:
-            if started:
+            if started or entry.attempts_before:
                 self._check_interrupted(entry)
             self._stop_if_asked(spec.job_id)
             lock_file = self._settings.runner.lock_file or gate.default_lock_file()
@@ -146,7 +152,7 @@ class Runner:
                 lock_file, lambda: self._stopped(spec.job_id), lambda: self._waiting(spec.job_id)
             ):
                 model = self._prepare(spec)
-                attempt = self._recorder.begin(spec, len(plan(spec)))
+                attempt = self._recorder.begin(spec, planned_count(spec))
                 started = True
                 failure = self._measure(spec, attempt, model)
         except Canceled as error:
@@ -163,7 +169,8 @@ class Runner:
             broken = FleetmarkError(f"the agent made a mistake: {type(error).__name__}: {error}")
             self._end(spec, JobState.FAILED if started else JobState.REJECTED, failure_of(broken))
         else:
-            self._end(spec, JobState.FAILED if failure else JobState.SUCCEEDED, failure)
+            state = JobState.FAILED if failure else JobState.SUCCEEDED
+            self._end(spec, state, failure, whole=True)
 
     def _check_interrupted(self, entry: Entry) -> None:
         """Report an attempt that the agent did not survive, and whether another is due.
@@ -189,20 +196,29 @@ class Runner:
             spec.model,
             formats=formats_of(backend, spec.options),
             context_tokens=spec.options.context_tokens,
+            contexts=slots(spec.options),
             held_bits=backend.held_bits_per_weight(spec.options)
             if isinstance(backend, Unpacks)
             else None,
             cancelled=lambda: self._stopped(spec.job_id),
         )
+        check_model(spec, model.facts, self._create)
         self._on_change()
         return model
 
     def _measure(self, spec: JobSpec, attempt: int, model: StoredModel) -> Failure | None:
-        self._tools.sampler.set_job(spec.job_id)
+        sampler = self._tools.sampler
+        sampler.set_job(spec.job_id)
+
+        def stopped() -> bool:
+            return self._stopped(spec.job_id)
+
+        cooler = Cooler(
+            spec.cool_down, sampler.latest, stopped, lambda: self._no_temperature(spec.job_id)
+        )
         try:
-            quiet = gate.wait_until_quiet(
-                spec.quiet_gate, self._tools.sampler.latest, lambda: self._stopped(spec.job_id)
-            )
+            cooler.before("job")
+            quiet = gate.wait_until_quiet(spec.quiet_gate, sampler.latest, stopped)
             session = Session(
                 self._tools,
                 self._recorder,
@@ -210,18 +226,22 @@ class Runner:
                 attempt,
                 model,
                 quiet=quiet,
-                stopped=lambda: self._stopped(spec.job_id),
+                cooler=cooler,
+                stopped=stopped,
             )
             with self._wake:
                 self._session = session
             return session.run()
         finally:
-            self._tools.sampler.set_job(None)
+            sampler.set_job(None)
             with self._wake:
                 self._session = None
 
-    def _end(self, spec: JobSpec, state: JobState, failure: Failure | None) -> None:
-        self._recorder.end(self._recorder.final(spec, state, failure, len(plan(spec))))
+    def _end(
+        self, spec: JobSpec, state: JobState, failure: Failure | None, *, whole: bool = False
+    ) -> None:
+        planned = None if whole else planned_count(spec)
+        self._recorder.end(self._recorder.final(spec, state, failure, planned))
         self._log.info(
             "job_ended",
             job_id=spec.job_id,
@@ -236,6 +256,14 @@ class Runner:
     def _stop_if_asked(self, job_id: str) -> None:
         if self._stopped(job_id):
             raise Canceled("canceled before it began")
+
+    def _no_temperature(self, job_id: str) -> None:
+        self._recorder.event(
+            "info",
+            "no_temperature",
+            f"{job_id} does not wait for the device to cool down: it tells no temperature",
+            job_id,
+        )
 
     def _waiting(self, job_id: str) -> None:
         self._recorder.event(

@@ -14,7 +14,7 @@ OUTPUT_TEXT_CHARS = 2000
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One request to come; its id is the same in every attempt of the job."""
+    """One request to come; its id is the same in every attempt of the job, but for a soak's."""
 
     index: int
     trial_id: str
@@ -22,6 +22,10 @@ class PlannedTrial:
     repetition: int
     prompt_index: int
     warmup: bool
+    client: int | None = None
+    """Which of the clients that ask at the same time; None where one asks at a time."""
+    again: bool = False
+    """Whether its repetition has asked the same before (a soak goes round its prompts)."""
 
     @property
     def prompt(self) -> str:
@@ -34,7 +38,11 @@ class PlannedTrial:
         Args:
             cold: whether the engine is started for it alone.
         """
+        together: dict[str, Any] = {}
+        if self.client is not None:
+            together = {"clients": self.workload.clients, "client": self.client}
         return {
+            **together,
             "trial_id": self.trial_id,
             "trial_index": self.index,
             "workload": self.workload.name,
@@ -49,27 +57,88 @@ class PlannedTrial:
 
 
 def plan(spec: JobSpec) -> list[PlannedTrial]:
-    """Return a job's trials in order: all warm-ups, then repetition by repetition.
+    """Return a job's trials in order, the most there can be; those of soaks are not known before.
 
-    A repetition asks each workload once, so that a drift of the machine (heat, a neighbour) falls
-    on all of them alike. A warm-up asks the first prompt of its workload.
+    Workloads that start the engine anew come first, while nothing of it is in memory and the
+    machine is not hot yet; then the others; soaks, which heat it up, come last. Of each of these
+    groups all warm-ups come first, then repetition by repetition: a repetition asks each workload
+    once, so that a drift of the machine (heat, a neighbour) falls on all of them alike.
+
+    A warm-up asks the first prompt of its workload. Where clients ask at the same time, a
+    repetition and a warm-up are one round: a trial for each client, and client i asks prompt i
+    modulo their number.
     """
-    places: list[tuple[str, Workload, int, int, bool]] = []
-    for workload in spec.workloads:
-        places += [
-            (f"{workload.name}.w{number}.0", workload, number, 0, True)
-            for number in range(workload.warmup)
-        ]
-    for repetition in range(max(workload.repetitions for workload in spec.workloads)):
-        for workload in spec.workloads:
-            if repetition < workload.repetitions:
-                places += [
-                    (f"{workload.name}.{repetition}.{prompt}", workload, repetition, prompt, False)
-                    for prompt in range(len(workload.prompts))
-                ]
+    trials: list[PlannedTrial] = []
+    starting = [workload for workload in spec.workloads if workload.kind == "coldstart"]
+    others = [workload for workload in spec.workloads if workload.kind != "coldstart"]
+    for group in (starting, others):
+        for workload in group:
+            for number in range(workload.warmup):
+                trials += _asked(spec, workload, number, warmup=True, index=len(trials))
+        timed = [workload for workload in group if workload.kind != "soak"]
+        for number in range(max((workload.repetitions for workload in timed), default=0)):
+            for workload in timed:
+                if number < workload.repetitions:
+                    trials += _asked(spec, workload, number, warmup=False, index=len(trials))
+    return trials
+
+
+def planned_count(spec: JobSpec) -> int:
+    """Return how many trials a job has at most; a soak counts as one a repetition."""
+    soaks = [workload for workload in spec.workloads if workload.kind == "soak"]
+    return len(plan(spec)) + sum(workload.repetitions for workload in soaks)
+
+
+def soak_request(
+    spec: JobSpec, workload: Workload, number: int, attempt: int, asked: int, index: int
+) -> PlannedTrial:
+    """Return a request of a soak.
+
+    Heat does not survive a pause, so a soak that was cut short begins anew: the attempt is part of
+    the id, and what the earlier one measured stays what it was.
+
+    Args:
+        spec: the job.
+        workload: the soak.
+        number: of the repetition in this job, from 0.
+        attempt: the number of this attempt.
+        asked: requests of this soak before it.
+        index: its place in the job.
+    """
+    repetition = workload.first_repetition + number
+    return PlannedTrial(
+        index,
+        f"{soak_id(spec, workload, number)}.a{attempt}.{asked}",
+        workload,
+        repetition,
+        asked % len(workload.prompts),
+        warmup=False,
+        again=asked >= len(workload.prompts),
+    )
+
+
+def soak_id(spec: JobSpec, workload: Workload, number: int) -> str:
+    """Return what a soak as a whole is known by."""
+    return f"{spec.job_id}.{workload.name}.{workload.first_repetition + number}"
+
+
+def _asked(
+    spec: JobSpec, workload: Workload, number: int, *, warmup: bool, index: int
+) -> list[PlannedTrial]:
+    """Return the requests of a repetition or of a warm-up."""
+    repetition = workload.first_repetition + number
+    prefix = f"{spec.job_id}.{workload.name}.{'w' if warmup else ''}{repetition}"
+    prompts = len(workload.prompts)
+    places: list[tuple[int, int | None]] = [
+        (prompt, None) for prompt in range(1 if warmup else prompts)
+    ]
+    if workload.kind == "concurrency":
+        places = [(client % prompts, client) for client in range(workload.clients)]
     return [
-        PlannedTrial(index, f"{spec.job_id}.{suffix}", workload, repetition, prompt, warmup)
-        for index, (suffix, workload, repetition, prompt, warmup) in enumerate(places)
+        PlannedTrial(
+            index + place, f"{prefix}.{place}", workload, repetition, prompt, warmup, client
+        )
+        for place, (prompt, client) in enumerate(places)
     ]
 
 

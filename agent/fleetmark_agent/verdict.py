@@ -22,6 +22,8 @@ class Reason(StrEnum):
     """INVALID: the engine did not evaluate the whole prompt; that is another measurement."""
     FEWER_TOKENS_THAN_ASKED = "fewer_tokens_than_asked"
     """INVALID where the engine was told to ignore the end of text, else SUSPECT: less work."""
+    INCOMPLETE_ROUND = "incomplete_round"
+    """INVALID: a client failed of those that asked at the same time, so fewer did than it says."""
     CLOCK_STEP = "clock_step"
     """SUSPECT: the wall clock was set during the trial, so its telemetry may be misplaced."""
     SWAP_IN = "swap_in"
@@ -32,9 +34,12 @@ class Reason(StrEnum):
     """SUSPECT: the CPU ran well below the highest frequency seen in the same job."""
     THROTTLED = "throttled"
     """INVALID: throttling or under-voltage began or ended during the trial. SUSPECT: there was
-    one all the time, so the figures are those of a slowed machine."""
+    one all the time, so the figures are those of a slowed machine; or it was a soak, which is to
+    find out just that."""
     COMPETING_LOAD = "competing_load"
     """SUSPECT: the machine was not quiet before the job, or something else used it meanwhile."""
+    NOT_COOLED = "not_cooled"
+    """SUSPECT: the machine was hotter at the beginning than the campaign wants it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Observed:
 
     Attributes:
         failed: the request ended in a failure.
+        round_incomplete: a request failed of those that were made at the same time.
         prompt_tokens: the engine's count of the prompt.
         prompt_tokens_evaluated: how many of them it worked on.
         output_tokens: how many it generated.
@@ -58,6 +64,8 @@ class Observed:
         throttled_after: the same bits after that; where they did not change, the same.
         throttled_throughout: whether all samples of the trial found the machine throttled.
         quiet_before: whether the quiet gate passed; False when it timed out.
+        cooled_before: whether the machine had cooled down; False when it did not in time.
+        soak: whether the trial is part of a soak.
         cores: logical cores of the machine.
         cpu_percent_mean: of the whole machine (0 to 100, steal not included).
         backend_cpu_percent_mean: of the backend's process tree; 100 = one core.
@@ -65,6 +73,7 @@ class Observed:
     """
 
     failed: bool = False
+    round_incomplete: bool = False
     prompt_tokens: int | None = None
     prompt_tokens_evaluated: int | None = None
     output_tokens: int | None = None
@@ -79,6 +88,8 @@ class Observed:
     throttled_after: int | None = None
     throttled_throughout: bool | None = None
     quiet_before: bool | None = None
+    cooled_before: bool | None = None
+    soak: bool = False
     cores: int | None = None
     cpu_percent_mean: float | None = None
     backend_cpu_percent_mean: float | None = None
@@ -127,6 +138,8 @@ def _work_done(seen: Observed) -> Iterator[_Finding]:
     """Rules on what the engine did."""
     if seen.failed:
         yield Verdict.INVALID, Reason.FAILURE
+    if seen.round_incomplete:
+        yield Verdict.INVALID, Reason.INCOMPLETE_ROUND
     if _below(seen.prompt_tokens_evaluated, seen.prompt_tokens):
         yield Verdict.INVALID, Reason.CACHED_PREFIX
     if _below(seen.output_tokens, seen.output_tokens_requested):
@@ -149,13 +162,15 @@ def _machine(seen: Observed, limits: Thresholds) -> Iterator[_Finding]:
         yield Verdict.SUSPECT, Reason.FREQUENCY_DROP
     bits = (seen.throttled_before, seen.throttled_after)
     if None not in bits and bits[0] != bits[1]:
-        yield Verdict.INVALID, Reason.THROTTLED
+        yield Verdict.SUSPECT if seen.soak else Verdict.INVALID, Reason.THROTTLED
     if seen.throttled_throughout:
         yield Verdict.SUSPECT, Reason.THROTTLED
     if seen.quiet_before is False or _below(
         limits.unexplained_cpu_percent, unexplained_cpu_percent(seen)
     ):
         yield Verdict.SUSPECT, Reason.COMPETING_LOAD
+    if seen.cooled_before is False:
+        yield Verdict.SUSPECT, Reason.NOT_COOLED
 
 
 def unexplained_cpu_percent(seen: Observed) -> float | None:

@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +21,7 @@ from fleetmark_agent.backends.base import (
     Backend,
     Completion,
     Prepares,
+    PreparesRounds,
     Token,
     ran_out_of_memory,
 )
@@ -53,12 +55,8 @@ def _serve(name: str, commands: TextIO, answers: TextIO) -> int:
                 engines = EnginesSettings.model_validate(command.get("engines", {}))
                 backend = registry.create(name, engines)
             answer = _COMMANDS[command["do"]](backend, command)
-        except MemoryError:
-            answer = _failure(OutOfMemory("the engine could not get memory"))
-        except FleetmarkError as error:
-            answer = _failure(error)
         except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes an answer
-            answer = _failure(_foreign(error))
+            answer = _failure(error)
         json.dump(answer, answers)
         answers.write("\n")
         answers.flush()
@@ -69,7 +67,11 @@ def _serve(name: str, commands: TextIO, answers: TextIO) -> int:
 
 def _load(backend: Backend, command: dict[str, Any]) -> Answer:
     report = backend.load(Path(command["model"]), Options.model_validate(command["options"]))
-    return {**asdict(report), "prepares": isinstance(backend, Prepares)}
+    return {
+        **asdict(report),
+        "prepares": isinstance(backend, Prepares),
+        "prepares_rounds": isinstance(backend, PreparesRounds),
+    }
 
 
 def _prepare(backend: Backend, command: dict[str, Any]) -> Answer:
@@ -78,13 +80,58 @@ def _prepare(backend: Backend, command: dict[str, Any]) -> Answer:
     return {}
 
 
+def _prepare_round(backend: Backend, command: dict[str, Any]) -> Answer:
+    if isinstance(backend, PreparesRounds):
+        backend.prepare_round(command["prompts"], Options.model_validate(command["options"]))
+    return {}
+
+
 def _generate(backend: Backend, command: dict[str, Any]) -> Answer:
     options = Options.model_validate(command["options"])
+    return _timed(backend.generate(command["prompt"], command["output_tokens"], options))
+
+
+def _generate_round(backend: Backend, command: dict[str, Any]) -> Answer:
+    """Ask all prompts at the same time, each by a thread of its own, on one clock.
+
+    What becomes of one client is its own answer: the others go on.
+    """
+    options = Options.model_validate(command["options"])
+    prompts: list[str] = command["prompts"]
+    answers: list[Answer] = [{} for _ in prompts]
+    together = threading.Barrier(len(prompts))
+
+    def ask(client: int) -> None:
+        try:
+            together.wait()
+            stream = backend.generate(prompts[client], command["output_tokens"], options)
+            answers[client] = _timed(stream)
+        except Exception as error:  # noqa: BLE001 - as for one request
+            answers[client] = _failure(error)
+
+    threads = [
+        threading.Thread(target=ask, args=(client,), daemon=True) for client in range(len(prompts))
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        # The machine has no more threads: those that wait must not wait for ever.
+        together.abort()
+        raise
+    for thread in threads:
+        thread.join()
+    return {"clients": answers}
+
+
+def _timed(stream: Iterable[Token | Completion]) -> Answer:
+    """Take a stream to its end.
+
+    Everything the request needs was made before the clock starts, and all that is made of the
+    answer is made after it stopped.
+    """
     steps: list[Token] = []
     completion: Completion | None = None
-    # Everything the trial needs is made before the clock starts, and all that is made of the
-    # answer after it stopped.
-    stream = backend.generate(command["prompt"], command["output_tokens"], options)
     start_ns = time.perf_counter_ns()
     for item in stream:
         if isinstance(item, Token):
@@ -106,7 +153,9 @@ def _generate(backend: Backend, command: dict[str, Any]) -> Answer:
 _COMMANDS: dict[str, Callable[[Backend, dict[str, Any]], Answer]] = {
     "load": _load,
     "prepare": _prepare,
+    "prepare_round": _prepare_round,
     "generate": _generate,
+    "generate_round": _generate_round,
 }
 
 
@@ -115,8 +164,11 @@ def _foreign(error: Exception) -> BackendError:
     return OutOfMemory(said) if ran_out_of_memory(said) else BackendError(said)
 
 
-def _failure(error: FleetmarkError) -> Answer:
-    return {"failure": {"code": error.code, "message": error.message, "hint": error.hint}}
+def _failure(error: Exception) -> Answer:
+    if isinstance(error, MemoryError):
+        error = OutOfMemory("the engine could not get memory")
+    told = error if isinstance(error, FleetmarkError) else _foreign(error)
+    return {"failure": {"code": told.code, "message": told.message, "hint": told.hint}}
 
 
 def _die_with(parent_pid: int) -> None:

@@ -98,8 +98,12 @@ class WorkerProcess:
         answer = json.loads(self._read_line(deadline_s, timeout_s, str(command["do"])))
         failure = answer.get("failure")
         if failure is not None:
-            raise _typed(failure, self._no_memory_line())
+            raise self.error_of(failure)
         return dict(answer)
+
+    def error_of(self, failure: dict[str, Any]) -> FleetmarkError:
+        """Return a failure of the command that was asked last as the error that it is."""
+        return _typed(failure, self._no_memory_line())
 
     def alive(self) -> bool:
         """Whether it can be asked again."""

@@ -163,6 +163,23 @@ class CampaignTimedOut(FleetmarkError):
     remedy = "Raise the campaign's own time limit, or ask for less."
 
 
+class LeadershipLost(FleetmarkError):
+    """Another collector has taken over; this one may change nothing any more."""
+
+    code = "LEADERSHIP_LOST"
+    remedy = (
+        "Nothing: it waits as standby. If it comes again and again, see what stops this process"
+        " for so long: a suspended machine, a full disk, no memory."
+    )
+
+
+class CampaignAborted(FleetmarkError):
+    """The campaign stopped by itself: it went wrong on more devices than its rules let it."""
+
+    code = "CAMPAIGN_ABORTED"
+    remedy = "Look at what the failed jobs say; mend that, and retry the campaign."
+
+
 class BrokerFailed(FleetmarkError):
     """The broker could not be started, or ended by itself."""
 

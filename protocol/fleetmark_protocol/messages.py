@@ -54,6 +54,8 @@ class BackendInfo(Message):
     """What the engine was built with (AVX2, NEON, BLAS...), where it tells."""
     formats: Many[Label] = ()
     """Kinds of model files it reads."""
+    architectures: Many[Label] = ()
+    """Architectures of models it runs (`llama`, `qwen2`), where it is particular about them."""
     takes: Many[Label] = ()
     """Names of the options that it honours."""
 
@@ -72,6 +74,8 @@ class ModelInfo(Message):
     bits_per_weight: Positive | None = None
     origin_sha256: Sha256 | None = None
     """Digest of the file whose weights these are; its own for a file that was not converted."""
+    kv_bytes_per_token: Count | None = None
+    """Memory that each token of a context takes beside the weights: keys and values as F16."""
 
 
 class SensorInfo(Message):
@@ -89,6 +93,8 @@ class KnownJob(Message):
     job_id: JobId
     attempt: Count
     state: JobState
+    centre: Label | None = None
+    """As its `JobSpec` said."""
 
 
 class Inventory(Message):
@@ -207,6 +213,9 @@ class CoolDown(Message):
     timeout_s: Annotated[float, Field(ge=0)] = 600.0
 
 
+Resume = bool | Literal["restart"]
+
+
 class JobSpec(Message):
     """Everything a device needs to run one job: choices and numbers, never a command or code."""
 
@@ -223,8 +232,12 @@ class JobSpec(Message):
     cool_down: CoolDown | None = None
     usd_per_hour: Annotated[float, Field(ge=0)] | None = None
     """Price of the device while it works; without it trials have no cost."""
-    resume: bool = True
-    """After an interruption go on at the first trial not recorded; else the job FAILED."""
+    centre: Label | None = None
+    """Name of the centre that gives it; a centre withdraws what it does not know only if it is its
+    own."""
+    resume: Resume = True
+    """After an interruption: go on at the first trial not recorded (true), begin the job anew
+    (`restart`), or give it up as FAILED (false)."""
 
 
 class Assignment(Message):

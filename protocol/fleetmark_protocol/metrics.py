@@ -86,6 +86,42 @@ _LATENCY = (
         "sum of output_tokens over the round / (end of its last request - start of its first)",
         digits=1,
     ),
+    Metric(
+        "latency_p95_s",
+        "s",
+        "Latency p95",
+        "lower",
+        "95th percentile of the latencies of all clients that asked at the same time, over all "
+        "rounds.",
+        digits=3,
+    ),
+    Metric(
+        "burst_tps",
+        "tokens/s",
+        "Burst",
+        "higher",
+        "What a soak generates at first: median of `decode_tps` of the requests that began in its "
+        "first minute (of a soak of less than a minute and a half, in its first two thirds).",
+        digits=1,
+    ),
+    Metric(
+        "sustained_tps",
+        "tokens/s",
+        "Sustained",
+        "higher",
+        "What a soak can keep up: median of `decode_tps` of the requests that began in its last "
+        "third.",
+        digits=1,
+    ),
+    Metric(
+        "time_to_throttle_s",
+        "s",
+        "Time to throttle",
+        "higher",
+        "When the first request of a soak began that was slowed down by heat: throttled, or its "
+        "frequency dropped. Absent where none was.",
+        digits=0,
+    ),
     _ms("engine_load_s", "Engine load", "Model load by the engine's own clock."),
     _ms("engine_prefill_s", "Engine prefill", "Prefill time by the engine's own clock."),
     _ms("engine_decode_s", "Engine decode", "Decode time by the engine's own clock."),
@@ -218,7 +254,8 @@ _WORTH = (
         "USD",
         "Cost",
         "lower",
-        "What the trial cost. Absent unless a price is known for the machine.",
+        "What the trial cost. Of clients that ask at the same time each has its share of the "
+        "round. Absent unless a price is known for the machine.",
         "price per hour x latency_s / 3600",
         digits=6,
     ),

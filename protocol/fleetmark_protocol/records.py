@@ -238,6 +238,9 @@ class JobRecord(WireModel):
     state: JobState
     trials_recorded: Count = 0
     trials_planned: Count = 0
+    since_attempt: Count | None = None
+    """The attempt at which the job was begun from its start; trials of earlier ones do not count.
+    Absent: the first."""
     failure: Failure | None = None
 
 

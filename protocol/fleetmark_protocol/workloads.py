@@ -18,6 +18,8 @@ class Message(BaseModel):
 
 Prompt = Annotated[str, Field(max_length=200_000, pattern=NO_NUL)]
 Repetitions = Annotated[int, Field(ge=1, le=10_000)]
+Clients = Annotated[int, Field(ge=1, le=256)]
+SoakSeconds = Annotated[float, Field(gt=0, le=604_800)]
 
 
 class Adaptive(Message):
@@ -53,9 +55,9 @@ class Workload(Message):
     first_repetition: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Number of the first repetition: a cell that is measured in several jobs counts on."""
     adaptive: Adaptive | None = None
-    clients: Annotated[int, Field(ge=1, le=256)] = 1
+    clients: Clients = 1
     """Requests at the same time (`concurrency`)."""
-    duration_s: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    duration_s: SoakSeconds | None = None
     """How long a repetition goes on asking (`soak`)."""
     page_cache: Literal["keep", "drop"] = "keep"
     """Whether the weights may still be in memory when the engine starts (`coldstart`)."""

@@ -1,7 +1,7 @@
 """The role of an inference engine, and what goes in and out of it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -97,9 +97,21 @@ COMMON_OPTIONS = frozenset(
 )
 """What a backend takes unless it says otherwise."""
 
+SERVER_OPTIONS = COMMON_OPTIONS | {"parallel"}
+"""What a backend takes that serves several requests at once."""
+
+
+def slots(options: Options) -> int:
+    """Return how many requests an engine must be able to serve at once; pure."""
+    return options.parallel or 1
+
 
 class Backend(Protocol):
     """An engine. Used by one thread, in a worker process of its own.
+
+    One that has `parallel` in `takes` serves several requests at once: after a load with
+    `Options.parallel` of n up to n threads may be in `generate` at the same time, each has
+    `context_tokens` for itself, and none finds anything of another's prompt again.
 
     Its class is called with an `EnginesSettings`: what the device's owner set for engines.
 
@@ -159,6 +171,18 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class PreparesRounds(Protocol):
+    """What a backend adds that has something to do before several requests at once."""
+
+    def prepare_round(self, prompts: Sequence[str], options: Options) -> None:
+        """See `Prepares.prepare`, for the requests that come next, all at the same time.
+
+        Raises:
+            BackendError: see `Backend.generate`.
+        """
+
+
+@runtime_checkable
 class ChoosesFormats(Protocol):
     """What a backend adds whose model files depend on a job's options."""
 
@@ -179,6 +203,14 @@ def formats_of(backend: Backend, options: Options) -> tuple[str, ...]:
     if isinstance(backend, ChoosesFormats):
         return backend.formats_for(options)
     return backend.formats
+
+
+@runtime_checkable
+class KnowsArchitectures(Protocol):
+    """What a backend adds that can tell, without a load, which models its engine does not run."""
+
+    def knows(self, architecture: str, options: Options) -> bool | None:
+        """Whether its engine runs models of an architecture, as GGUF names it; None: cannot say."""
 
 
 @runtime_checkable

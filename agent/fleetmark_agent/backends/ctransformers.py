@@ -38,6 +38,8 @@ class CTransformers:
     name = "ctransformers"
     formats = ("gguf-2023", "ggml")
     takes = COMMON_OPTIONS
+    architectures = ("llama",)
+    """What it is driven with here; see `ctransformers_check`."""
 
     def __init__(self, _engines: EnginesSettings) -> None:
         self._llm: Any = None
@@ -60,6 +62,10 @@ class CTransformers:
                 " ctransformers==0.2.27 (needs CMake and a C++ compiler)",
             )
         return Availability(available=True, version=found.version, features=_features(library))
+
+    def knows(self, architecture: str, _options: Options) -> bool | None:
+        """See `KnowsArchitectures.knows`."""
+        return architecture in self.architectures
 
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""

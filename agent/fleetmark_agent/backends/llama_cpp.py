@@ -18,6 +18,7 @@ from fleetmark_agent.backends.base import (
     check_length,
     load_failed,
 )
+from fleetmark_agent.backends.binaries import llama_cpp_knows, package_file
 from fleetmark_agent.backends.packages import probe_package
 from fleetmark_agent.backends.settings import EnginesSettings
 from fleetmark_protocol.errors import BackendError
@@ -46,6 +47,10 @@ class LlamaCpp:
             "llama-cpp",
             features_code="print(llama_cpp.llama_print_system_info().decode())",
         )
+
+    def knows(self, architecture: str, _options: Options) -> bool | None:
+        """See `KnowsArchitectures.knows`."""
+        return llama_cpp_knows(package_file("llama_cpp", "lib/libllama.so*"), architecture)
 
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""

@@ -42,7 +42,7 @@ def new_key() -> str:
 
 @dataclass(frozen=True)
 class LlamaHttp:
-    """One server.
+    """One server; any number of threads may ask at the same time.
 
     Every request has a connection of its own: a stream that is left is closed, which is how a
     server learns that it may stop generating.
@@ -50,7 +50,7 @@ class LlamaHttp:
     Attributes:
         address: `host:port`.
         key: sent with each request; servers without one ignore it.
-        context_tokens: of its only slot.
+        context_tokens: of each of its slots.
         tells_ids: whether it adds a model's special tokens where it is asked for token ids (see
             `asked_for_ids`); if so prompts are sent as ids, and the two cannot differ.
     """
@@ -77,6 +77,20 @@ class LlamaHttp:
             BackendError: it says no.
         """
         return self._json("GET", path, None)
+
+    def check_slots(self, wanted: int) -> None:
+        """See that it serves as many requests at once as it was started for, where it tells.
+
+        Raises:
+            BackendError: it serves fewer.
+        """
+        if wanted == 1:
+            return
+        status, raw = self._answer("GET", "/props", None, HEALTH_TIMEOUT_S)
+        # Before March 2024 there was no such page, or it did not say.
+        told = json.loads(raw).get("total_slots", wanted) if status == 200 else wanted
+        if told < wanted:
+            raise BackendError(f"llama.cpp serves {told} requests at once, {wanted} were asked for")
 
     def asked_for_ids(self) -> "LlamaHttp":
         """Return itself with `tells_ids` as the server is found to be.

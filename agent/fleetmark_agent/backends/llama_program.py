@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fleetmark_agent.backends.base import slots
+from fleetmark_agent.backends.binaries import foreign
 from fleetmark_agent.backends.llama_http import LlamaHttp, new_key
 from fleetmark_agent.backends.serverprocess import ServerProcess, free_port
-from fleetmark_protocol.errors import BackendCrashed, BackendUnavailable
+from fleetmark_protocol.errors import BackendCrashed, BackendUnavailable, OptionNotTaken
 from fleetmark_protocol.messages import Options
 
 READY_TIMEOUT_S = 3600
@@ -62,7 +64,11 @@ def ask_briefly(
     except subprocess.TimeoutExpired:
         raise BackendUnavailable(f"{command[0]} does not answer {command[-1]}") from None
     except OSError as error:
-        raise BackendUnavailable(f"cannot run {command[0]}: {error.strerror}") from error
+        other = foreign(Path(command[0]))
+        raise BackendUnavailable(
+            f"cannot run {command[0]}: {other or error.strerror}",
+            hint="take a build for this machine's processor" if other else None,
+        ) from error
     said = done.stdout.decode("utf-8", "replace")
     if done.returncode < 0:
         raise BackendUnavailable(
@@ -107,9 +113,13 @@ def server_arguments(
         model: None where the program has one inside.
         port: to listen at, on the loopback.
         options: of the job.
+
+    Raises:
+        OptionNotTaken: this version serves one request at a time.
     """
+    served = slots(options)
     wanted: list[Flag] = [
-        (("--parallel",), "1"),
+        (("--parallel",), str(served)),
         (("--n-gpu-layers",), "0"),
         # A load is measured as a load: a hidden first run would make it look slow, and the first
         # trial fast.
@@ -124,6 +134,13 @@ def server_arguments(
         (("--no-ui", "--no-webui"), None),
         (("--nobrowser",), None),
     ]
+    if served > 1:
+        if "--parallel" not in known:
+            raise OptionNotTaken("this version of llama.cpp's server serves one request at a time")
+        # Older ones let a request wait for the one before unless they are told not to.
+        wanted.append((("--cont-batching",), None))
+        # Each slot a context of its own, which no other can fill.
+        wanted.append((("--no-kv-unified",), None))
     if options.threads is not None:
         threads = str(options.threads)
         wanted += [(("--threads",), threads), (("--threads-batch",), threads)]
@@ -132,7 +149,8 @@ def server_arguments(
     return [
         *(() if model is None else ("--model", str(model))),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--ctx-size", str(options.context_tokens)),
+        # What it is given is split among its slots.
+        *("--ctx-size", str(options.context_tokens * served)),
         *chosen(wanted, known),
     ]
 
@@ -150,7 +168,7 @@ def start_server(
 
     Args:
         command: program and arguments for a port.
-        context_tokens: of its only slot.
+        context_tokens: of each of its slots.
         pass_fds: see `ServerProcess`; the rest too.
         env: see there.
         cwd: see there.

@@ -9,13 +9,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from fleetmark_agent.backends.base import (
-    COMMON_OPTIONS,
+    SERVER_OPTIONS,
     Availability,
     Completion,
     LoadReport,
     Token,
     load_failed,
+    slots,
 )
+from fleetmark_agent.backends.binaries import llama_cpp_knows
 from fleetmark_agent.backends.llama_http import LlamaHttp
 from fleetmark_agent.backends.llama_program import (
     ask_briefly,
@@ -41,7 +43,7 @@ class LlamaServer:
 
     name = "llama_server"
     formats = ("gguf",)
-    takes = COMMON_OPTIONS
+    takes = SERVER_OPTIONS
 
     def __init__(self, engines: EnginesSettings) -> None:
         self._wanted = engines.llama_server.executable
@@ -56,6 +58,17 @@ class LlamaServer:
         except BackendUnavailable as error:
             return Availability(available=False, reason=error.message, hint=error.hint)
         return Availability(available=True, version=version, features=features)
+
+    def knows(self, architecture: str, _options: Options) -> bool | None:
+        """See `KnowsArchitectures.knows`."""
+        try:
+            executable = _find(self._wanted).resolve()
+        except BackendUnavailable:
+            return None
+        beside = (executable.parent, executable.parent.parent / "lib")
+        libraries = [file for place in beside for file in sorted(place.glob("libllama.so*"))]
+        told = [llama_cpp_knows(file, architecture) for file in (executable, *libraries)]
+        return next((answer for answer in told if answer is not None), None)
 
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""
@@ -75,11 +88,16 @@ class LlamaServer:
                 raise load_failed(model, error) from error
             raise
         load_s = time.perf_counter() - started_s
+        self._http.check_slots(slots(options))
         self._http = self._http.asked_for_ids()
         return LoadReport(
             load_s,
             version=version,
-            details={"context_tokens": options.context_tokens, "system": " ".join(features)},
+            details={
+                "context_tokens": options.context_tokens,
+                "slots": slots(options),
+                "system": " ".join(features),
+            },
         )
 
     def generate(

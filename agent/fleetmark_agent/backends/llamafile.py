@@ -6,12 +6,13 @@ from pathlib import Path
 
 from fleetmark_agent.backends import llamafile_cli
 from fleetmark_agent.backends.base import (
-    COMMON_OPTIONS,
+    SERVER_OPTIONS,
     Availability,
     Completion,
     LoadReport,
     Token,
     load_failed,
+    slots,
 )
 from fleetmark_agent.backends.llama_http import LlamaHttp
 from fleetmark_agent.backends.llama_program import (
@@ -46,7 +47,7 @@ class Llamafile:
 
     name = "llamafile"
     formats = ("llamafile", "gguf")
-    takes = COMMON_OPTIONS
+    takes = SERVER_OPTIONS
 
     def __init__(self, engines: EnginesSettings) -> None:
         self._settings = engines.llamafile
@@ -87,8 +88,12 @@ class Llamafile:
         weights = None if inside else model.absolute()
         version_text, known, program = self._ask(model if inside else self._bare())
         version = _numbers(version_text)
+        served = slots(options)
         details: dict[str, str | int | float | bool] = {"context_tokens": options.context_tokens}
-        if options.start == "cold" and version is not None and llamafile_cli.usable(version):
+        details |= {"slots": served}
+        # The command answers one prompt.
+        alone = options.start == "cold" and served == 1
+        if alone and version is not None and llamafile_cli.usable(version):
             self._cli = LlamafileCli(
                 program, weights, version, known, self._environment(), self._scratch_dir()
             )
@@ -116,6 +121,7 @@ class Llamafile:
                 raise load_failed(model, error) from error
             raise
         load_s = time.perf_counter() - started_s
+        self._http.check_slots(served)
         self._http = self._http.asked_for_ids()
         return LoadReport(load_s, version_text, {**details, "mode": "server"})
 

@@ -1,17 +1,20 @@
 """Ollama through its official client: a server that runs already, or one started for the job."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fleetmark_agent.backends.base import (
     COMMON_OPTIONS,
+    SERVER_OPTIONS,
     Availability,
     Completion,
     LoadReport,
     Token,
     check_length,
+    slots,
 )
 from fleetmark_agent.backends.ollama_models import is_named, known_model
 from fleetmark_agent.backends.ollama_service import (
@@ -62,13 +65,12 @@ class Ollama:
     """Counts and durations are Ollama's own; it tells no token ids, and end tokens end the answer.
 
     Ollama keeps what it evaluated and finds any common beginning again without saying so. So each
-    measured prompt meets a context that was just used for another (a server of ours), or a model
-    just loaded anew (somebody else's, which may have several contexts and a cache behind them).
+    measured prompt meets a context that was just used for another (a server of ours with one), or a
+    model just loaded anew (a server with several, or somebody else's with a cache behind them).
     """
 
     name = "ollama"
     formats = ("gguf", "remote")
-    takes = COMMON_OPTIONS
 
     def __init__(self, engines: EnginesSettings, asks: Asks = ask_by_client) -> None:
         self._settings = engines.ollama
@@ -77,9 +79,16 @@ class Ollama:
         self._model = ""
         self._context_tokens = 0
         self._load_s = 0.0
-        # Whether nothing was evaluated that the next prompt could find again.
-        self._clean = False
+        # How many of the next prompts can find nothing again that was evaluated before.
+        self._clean = 0
+        self._under_way = 0
+        self._lock = threading.RLock()
         self._prompt_tokens: dict[str, int] = {}
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """See `Backend`; a server that runs already does not say how many it serves at once."""
+        return SERVER_OPTIONS if self._settings.serve == "always" else COMMON_OPTIONS
 
     def probe(self) -> Availability:
         """See `Backend.probe`."""
@@ -105,7 +114,7 @@ class Ollama:
         """See `Backend.load`."""
         self.close()
         started_s = time.perf_counter()
-        service = connect(self._settings)
+        service = connect(self._settings, slots(options))
         connected_s = time.perf_counter() - started_s
         self._service = service
         try:
@@ -120,8 +129,10 @@ class Ollama:
         granted = getattr(held, "context_length", None) or options.context_tokens
         self._context_tokens = min(options.context_tokens, granted)
         self._prompt_tokens = {}
-        self._clean = True
+        self._clean = 1
         details |= {"started_here": service.own, "context_tokens": self._context_tokens}
+        if service.own:
+            details |= {"slots": slots(options)}
         if held is not None:
             details |= {"gpu_bytes": int(held.size_vram or 0)}
         if service.own:
@@ -144,14 +155,21 @@ class Ollama:
             BackendCrashed, OutOfMemory: the server is gone.
             BackendError: see `Backend.generate`.
         """
-        if self._clean or self._service is None:
-            return
-        if not self._service.own:
+        if not self._clean and self._service is not None:
+            self.prepare_round([prompt], options)
+
+    def prepare_round(self, prompts: Sequence[str], options: Options) -> None:
+        """Do as `prepare` for requests that come at the same time.
+
+        Raises:
+            BackendCrashed, OutOfMemory, BackendError: see `prepare`.
+        """
+        if not self._running().own or slots(options) > 1:
             self._unload()
             self._load_now(Path(self._model), options)
-        for _ in self._stream(other_prompt(prompt), 1, options):
+        for _ in self._stream(other_prompt(prompts), 1, options):
             pass
-        self._clean = True
+        self._clean = len(prompts)
 
     def generate(
         self, prompt: str, output_tokens: int, options: Options
@@ -159,24 +177,32 @@ class Ollama:
         """See `Backend.generate`."""
         if self._service is None:
             raise BackendError("no model is loaded")
+        clean = self._take_clean()
         known = self._prompt_tokens.get(prompt, 1 if prompt else 0)
         check_length(known, output_tokens, self._context_tokens)
-        self.prepare(prompt, options)
-        self._clean = False
+        with self._lock:
+            if not clean and not self._under_way:
+                self.prepare(prompt, options)
+                self._take_clean()
+            self._under_way += 1
         completion = None
-        for part in self._stream(prompt, output_tokens, options):
-            time_ns = time.perf_counter_ns()
-            # Its count includes the end token, which comes without text.
-            if part.response or part.done_reason == "stop":
-                yield Token(time_ns, part.response)
-            if part.done:
-                completion = completion_of(
-                    part,
-                    output_tokens=output_tokens,
-                    context_tokens=self._context_tokens,
-                    known_tokens=known,
-                    load_s=self._load_s,
-                )
+        try:
+            for part in self._stream(prompt, output_tokens, options):
+                time_ns = time.perf_counter_ns()
+                # Its count includes the end token, which comes without text.
+                if part.response or part.done_reason == "stop":
+                    yield Token(time_ns, part.response)
+                if part.done:
+                    completion = completion_of(
+                        part,
+                        output_tokens=output_tokens,
+                        context_tokens=self._context_tokens,
+                        known_tokens=known,
+                        load_s=self._load_s,
+                    )
+        finally:
+            with self._lock:
+                self._under_way -= 1
         if completion is None:
             raise BackendError(
                 "Ollama ended its answer before its end",
@@ -202,6 +228,12 @@ class Ollama:
             self._model = ""
             service.close()
 
+    def _take_clean(self) -> bool:
+        """Whether the next prompt finds nothing again; whatever comes of it, the one after does."""
+        with self._lock:
+            clean, self._clean = self._clean > 0, max(0, self._clean - 1)
+        return clean
+
     def _stream(self, prompt: str, output_tokens: int, options: Options) -> Iterator[Any]:
         service = self._running()
         try:
@@ -209,7 +241,9 @@ class Ollama:
                 chosen = request_options(options, output_tokens)
                 yield from self._asks(service, self._model, prompt, chosen)
         except (BackendCrashed, OutOfMemory):
-            self.close()
+            # The last one to hear of it: the others read from the same client.
+            if self._under_way <= 1:
+                self.close()
             raise
 
     def _load_now(self, model: Path, options: Options) -> float:

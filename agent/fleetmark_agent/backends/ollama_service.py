@@ -116,8 +116,12 @@ class Service:
         return load_failed(model, error, out_of_memory.strip()[:LINE_CHARS])
 
 
-def connect(settings: OllamaSettings) -> Service:
+def connect(settings: OllamaSettings, served: int = 1) -> Service:
     """Return the running server, or one started now, as the owner wants it.
+
+    Args:
+        settings: the owner's.
+        served: requests at once, of one that is started; a running one is as it was started.
 
     Raises:
         BackendUnavailable: none runs and none may or can be started.
@@ -132,7 +136,7 @@ def connect(settings: OllamaSettings) -> Service:
     program = executable(settings)
     if program is None:
         raise BackendUnavailable("the ollama program is not installed", hint=INSTALL_HINT)
-    return _start(program, settings.models_dir)
+    return _start(program, settings.models_dir, served)
 
 
 def executable(settings: OllamaSettings) -> str | None:
@@ -197,9 +201,9 @@ def error_of(status: int, said: str) -> BackendError:
 
 
 def server_environment(
-    base: Mapping[str, str], port: int, models_dir: Path, home: Path
+    base: Mapping[str, str], port: int, models_dir: Path, home: Path, served: int = 1
 ) -> dict[str, str]:
-    """Return the environment of a server that serves one model to one user, and caches nothing."""
+    """Return the environment of a server that serves one model, and caches nothing."""
     kept = {name: value for name, value in base.items() if not name.startswith("OLLAMA_")}
     return {
         **kept,
@@ -207,7 +211,8 @@ def server_environment(
         "HOME": str(home),
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_MODELS": str(models_dir),
-        "OLLAMA_NUM_PARALLEL": "1",
+        # Each of them gets a context of the size that a request asks for.
+        "OLLAMA_NUM_PARALLEL": str(served),
         "OLLAMA_MAX_LOADED_MODELS": "1",
         "OLLAMA_NOPRUNE": "1",
         "OLLAMA_NO_CLOUD": "1",
@@ -217,18 +222,18 @@ def server_environment(
     }
 
 
-def _start(program: str, models_dir: Path | None) -> Service:
+def _start(program: str, models_dir: Path | None, served: int) -> Service:
     scratch = Scratch("fleetmark-ollama-")
     try:
         models = models_dir or scratch.path / "models"
         models.mkdir(parents=True, exist_ok=True)
-        return _started(program, models, scratch)
+        return _started(program, models, scratch, served)
     except BaseException:
         scratch.remove()
         raise
 
 
-def _started(program: str, models_dir: Path, scratch: Scratch) -> Service:
+def _started(program: str, models_dir: Path, scratch: Scratch, served: int) -> Service:
     left = _PORTS_TRIED
     while True:
         left -= 1
@@ -237,7 +242,7 @@ def _started(program: str, models_dir: Path, scratch: Scratch) -> Service:
         try:
             process = ServerProcess.start(
                 [program, "serve"],
-                env=server_environment(os.environ, port, models_dir, scratch.path),
+                env=server_environment(os.environ, port, models_dir, scratch.path, served),
                 # It has runners of its own, and ends them then.
                 death_signal=signal.SIGTERM,
                 ready=lambda url=url: version_at(url) is not None,  # type: ignore[misc]

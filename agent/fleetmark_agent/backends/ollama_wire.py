@@ -1,5 +1,7 @@
 """What is asked of Ollama, and what its numbers mean. Pure: no clock, no I/O."""
 
+import string
+from collections.abc import Sequence
 from typing import Any
 
 from fleetmark_agent.backends.base import Completion, check_length
@@ -48,9 +50,10 @@ def request_options(options: Options, output_tokens: int) -> dict[str, Any]:
     }
 
 
-def other_prompt(prompt: str) -> str:
-    """Return a prompt whose first token is another one."""
-    return "A" if prompt.startswith("0") else "0"
+def other_prompt(prompts: Sequence[str]) -> str:
+    """Return a prompt whose first token is another one than that of each of these."""
+    taken = {prompt[:1] for prompt in prompts}
+    return next((first for first in "0" + string.ascii_letters if first not in taken), "0")
 
 
 def completion_of(

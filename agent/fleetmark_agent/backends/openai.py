@@ -1,7 +1,8 @@
 """Any endpoint that speaks OpenAI's API: a reference row, measured over the network between."""
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -36,8 +37,9 @@ class OpenAI:
 
     name = "openai"
     formats = ("remote",)
-    # Context, threads and batch are the endpoint's own. It stops at end tokens.
-    takes = frozenset({"temperature", "seed", "ignore_eos"})
+    # Context, threads and batch are the endpoint's own, and how many requests it serves at once: it
+    # is asked as many as a job says. It stops at end tokens.
+    takes = frozenset({"temperature", "seed", "ignore_eos", "parallel"})
 
     def __init__(self, engines: EnginesSettings) -> None:
         self._settings = engines.openai
@@ -91,6 +93,24 @@ class OpenAI:
         """
         if self._client is not None:
             self._check_listed(self._client)
+
+    def prepare_round(self, prompts: Sequence[str], options: Options) -> None:  # noqa: ARG002
+        """Have a connection open for each of the requests to come: see `prepare`.
+
+        Raises:
+            BackendUnavailable, BackendTimeout, BackendError: see `load`.
+        """
+        import httpx
+
+        client = self._client
+        if client is None:
+            return
+        self._check_listed(client)
+        with contextlib.ExitStack() as held, contextlib.suppress(httpx.HTTPError):
+            # All begun before the first is read to its end, so that each has its own.
+            answers = [held.enter_context(client.stream("GET", "/models")) for _ in prompts]
+            for answer in answers:
+                answer.read()
 
     def generate(
         self, prompt: str, output_tokens: int, options: Options

@@ -68,6 +68,7 @@ def _info(name: str, found: Availability, backend: Backend | None) -> BackendInf
         features=found.features,
         formats=backend.formats if backend else (),
         takes=tuple(sorted(backend.takes)) if backend else (),
+        architectures=getattr(backend, "architectures", ()),
     )
 
 

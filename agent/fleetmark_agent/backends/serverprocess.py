@@ -217,9 +217,10 @@ class ServerProcess:
         """Return the end of what it has printed so far, its standard output only if not piped."""
         if self._output.closed:
             return ""
-        size = self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(self._output_start, size - TAIL_BYTES))
-        return self._output.read(TAIL_BYTES).decode("utf-8", "replace")
+        # At a place of its own: several threads may ask why their answers broke off.
+        size = os.fstat(self._output.fileno()).st_size
+        start = max(self._output_start, size - TAIL_BYTES)
+        return os.pread(self._output.fileno(), TAIL_BYTES, start).decode("utf-8", "replace")
 
     def stop(self) -> None:
         """End it and all it has started; may be called twice, and after it has died."""
@@ -236,7 +237,9 @@ class ServerProcess:
         for process in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(tree, timeout=STOP_GRACE_S)
+        deadline_s = time.monotonic() + STOP_GRACE_S
+        while any(_runs(process) for process in tree) and time.monotonic() < deadline_s:
+            time.sleep(READY_POLL_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._output.close()
@@ -252,6 +255,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; what only the machine's init has still to reap, has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _open_output() -> int:

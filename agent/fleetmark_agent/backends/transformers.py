@@ -58,6 +58,12 @@ class Transformers:
         dtype = options.dtype or default_dtype(options.load_quantization)
         return 16.0 if dtype == "bf16" else 32.0
 
+    def knows(self, architecture: str, _options: Options) -> bool | None:
+        """See `KnowsArchitectures.knows`; of a GGUF file, which is dequantized as it is loaded."""
+        from fleetmark_agent.huggingface.config import CLASSES
+
+        return architecture in CLASSES
+
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""
         self.close()

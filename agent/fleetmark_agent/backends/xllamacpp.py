@@ -7,13 +7,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fleetmark_agent.backends.base import (
-    COMMON_OPTIONS,
+    SERVER_OPTIONS,
     Availability,
     Completion,
     LoadReport,
     Token,
     load_failed,
+    slots,
 )
+from fleetmark_agent.backends.binaries import llama_cpp_knows, package_file
 from fleetmark_agent.backends.llama_http import LlamaHttp, new_key
 from fleetmark_agent.backends.packages import probe_package
 from fleetmark_agent.backends.settings import EnginesSettings
@@ -26,7 +28,7 @@ class XLlamaCpp:
 
     name = "xllamacpp"
     formats = ("gguf",)
-    takes = COMMON_OPTIONS
+    takes = SERVER_OPTIONS
 
     def __init__(self, _engines: EnginesSettings) -> None:
         self._server: Any = None
@@ -40,6 +42,10 @@ class XLlamaCpp:
             "xllamacpp",
             features_code="print(xllamacpp.get_system_info())",
         )
+
+    def knows(self, architecture: str, _options: Options) -> bool | None:
+        """See `KnowsArchitectures.knows`."""
+        return llama_cpp_knows(package_file("xllamacpp", "*.so"), architecture)
 
     def load(self, model: Path, options: Options) -> LoadReport:
         """See `Backend.load`."""
@@ -59,11 +65,13 @@ class XLlamaCpp:
         # its loop began never ends, and takes the process with it.
         self._http.get("/slots")
         load_s = time.perf_counter() - started_s
+        self._http.check_slots(slots(options))
         return LoadReport(
             load_s,
             version=xllamacpp.__version__,
             details={
                 "context_tokens": options.context_tokens,
+                "slots": slots(options),
                 "system": xllamacpp.get_system_info().strip(),
             },
         )
@@ -85,8 +93,11 @@ class XLlamaCpp:
 def _params(xllamacpp: Any, model: Path, options: Options, key: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
-    params.n_ctx = options.context_tokens
-    params.n_parallel = 1
+    # Split among its slots, each with a context of its own that no other can fill.
+    params.n_ctx = options.context_tokens * slots(options)
+    params.n_parallel = slots(options)
+    params.kv_unified = False
+    params.cont_batching = True
     params.n_gpu_layers = 0
     if options.threads is not None:
         params.cpuparams.n_threads = options.threads

@@ -77,6 +77,7 @@ class ModelStore:
         *,
         formats: tuple[str, ...] = ("gguf",),
         context_tokens: int | None = None,
+        contexts: int = 1,
         held_bits: float | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
@@ -87,6 +88,7 @@ class ModelStore:
             spec: which.
             formats: what the job's backend reads (see `facts`), what it likes best first.
             context_tokens: checks that it fits in memory with so large a context.
+            contexts: how many of them.
             held_bits: bits per weight in memory, where the backend unpacks what the file holds.
             progress: called with bytes done and bytes in all (None: unknown).
             cancelled: asked all the time; true aborts.
@@ -117,7 +119,8 @@ class ModelStore:
         if context_tokens is not None:
             available = self._mem_available_bytes()
             held_bytes = int((sidecar.info.parameters or 0) * (held_bits or 0) / 8)
-            check_fits(sidecar.info, max(sidecar.bytes, held_bytes), context_tokens, available)
+            held_bytes = max(sidecar.bytes, held_bytes)
+            check_fits(sidecar.info, held_bytes, context_tokens, available, contexts)
         return self._stored(name, sidecar)
 
     def list(self) -> builtins.list[ModelInfo]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetmark_agent.models.facts import ModelFacts
+from fleetmark_agent.models.preflight import KV_BYTES_PER_VALUE
 from fleetmark_agent.models.sidecar import Recipe, Sidecar
 from fleetmark_protocol.messages import ModelInfo
 
@@ -82,4 +83,7 @@ def model_info(name: str, sidecar: Sidecar) -> ModelInfo:
         quantization=facts.quantization,
         bits_per_weight=facts.bits_per_weight,
         origin_sha256=sidecar.origin_sha256,
+        kv_bytes_per_token=None
+        if facts.kv_values_per_token is None
+        else facts.kv_values_per_token * KV_BYTES_PER_VALUE,
     )

@@ -14,6 +14,7 @@ from fleetmark_agent.simulation.figures import Figures, backend_infos, hardware,
 from fleetmark_agent.simulation.jobs import Offer, SimulatedRunner
 from fleetmark_agent.simulation.ledger import Tally
 from fleetmark_agent.simulation.plan import Plan
+from fleetmark_agent.timezones import device_time_zone
 from fleetmark_protocol.ids import new_uuid
 from fleetmark_protocol.messages import Inventory, Status
 from fleetmark_protocol.records import EventRecord
@@ -67,7 +68,7 @@ class Device:
             Recorder(self.box.database, self.box.outbox, self.box.joblog, stopped=lambda: True),
             self._figures,
             self._loop,
-            Offer(frozenset(self._plan.backends), self._plan.trial_s),
+            Offer(frozenset(self._plan.offered(number)), self._plan.trial_s),
             on_event=self.box.put,
             on_record=self.box.recorded,
             on_change=self._announce,
@@ -227,8 +228,9 @@ class Device:
             boot_id=self._boot_id,
             time_ns=time.time_ns(),
             hardware=hardware(self._settings.device_id),
-            backends=backend_infos(self._shared.known_backends, self._plan.backends),
+            backends=backend_infos(self._shared.known_backends, self._plan.offered(self._number)),
             models=(),
             sensors=sensor_infos(),
             jobs=self.box.joblog.known(),
+            time_zone=device_time_zone(),
         )

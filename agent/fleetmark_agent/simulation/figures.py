@@ -139,8 +139,17 @@ class Figures:
             },
         }
 
-    def window(self, duration_s: float) -> dict[str, Any]:
-        """Return what sensors would have seen of a trial, under the names of its record."""
+    def cached_percent(self, *, dropped: bool) -> float:
+        """Return how much of the weights a cold start found in memory."""
+        return round(self._rng.uniform(0, 2), 2) if dropped else 100.0
+
+    def window(self, duration_s: float, *, slowed: bool = False) -> dict[str, Any]:
+        """Return what sensors would have seen of a trial, under the names of its record.
+
+        Args:
+            duration_s: how long it took.
+            slowed: whether the processor was slowed down by heat.
+        """
         rng = self._rng
         backend = rng.uniform(370.0, 390.0)
         agent = round(rng.uniform(0.5, 1.5), 2)
@@ -154,7 +163,7 @@ class Figures:
             "backend_cpu_percent_mean": round(backend, 2),
             "backend_cpu_percent_p95": round(backend, 2),
             "backend_cpu_percent_max": round(backend, 2),
-            "cpu_freq_hz_min": FREQ_HZ,
+            "cpu_freq_hz_min": FREQ_HZ * (0.7 if slowed else 1.0),
             "temperature_c_max": round(self._celsius + rng.uniform(0, 3), 1),
             "mem_used_percent_mean": round(self._mem, 2),
             "mem_used_percent_max": round(min(100.0, self._mem + 1), 2),

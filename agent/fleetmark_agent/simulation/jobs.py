@@ -6,17 +6,17 @@ single loads and trials belong to engines and are left out.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fleetmark_agent.joblog import Entry
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.simulation.figures import Figures
 from fleetmark_agent.simulation.loop import Loop
-from fleetmark_agent.simulation.results import load_record, run_fields, trial_record
-from fleetmark_agent.trials import plan
+from fleetmark_agent.simulation.measuring import Bench, Measurement, Script
+from fleetmark_agent.trials import planned_count
 from fleetmark_protocol.errors import (
     BackendUnavailable,
     Canceled,
@@ -31,8 +31,6 @@ from fleetmark_protocol.records import EventRecord, Failure
 RETRY_S = 1.0
 
 T = TypeVar("T")
-Script = Generator[float, None, T]
-"""Yields how many seconds its next step takes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class SimulatedRunner:
     def assign(self, assignment: Assignment) -> None:
         """Take an assignment; the same one may come any number of times."""
         job_id = assignment.job.job_id
-        entry = self._joblog.accept(assignment.job)
+        entry = self._joblog.accept(assignment.job, assignment.attempts_begun)
         if entry.final is not None:
             try:
                 self._recorder.again(entry.final)
@@ -160,19 +158,21 @@ class SimulatedRunner:
     def _job(self, entry: Entry) -> Script[None]:
         spec, started = entry.spec, entry.state is JobState.IN_PROGRESS
         self.now = (spec.job_id, None)
-        state, failure = JobState.SUCCEEDED, None
+        state, failure, whole = JobState.SUCCEEDED, None, True
         try:
-            if started:
+            if started or entry.attempts_before:
                 self._check_interrupted(entry)
             self._check(spec)
-            attempt = yield from self._write(lambda: self._recorder.begin(spec, len(plan(spec))))
+            attempt = yield from self._write(
+                lambda: self._recorder.begin(spec, planned_count(spec))
+            )
             self._on_record("job")
             started = True
             self._on_change()
-            yield from self._measure(spec, attempt)
+            yield from self._measurement(spec, attempt).script()
         except FleetmarkError as error:
-            state, failure = _ending(error, started), failure_of(error)
-        yield from self._end(spec, state, failure)
+            state, failure, whole = _ending(error, started), failure_of(error), False
+        yield from self._end(spec, state, failure, None if whole else planned_count(spec))
 
     def _check_interrupted(self, entry: Entry) -> None:
         job_id = entry.spec.job_id
@@ -202,47 +202,26 @@ class SimulatedRunner:
         if spec.backend not in self._offer.backends:
             raise BackendUnavailable(f"backend {spec.backend!r} is not simulated here")
 
-    def _measure(self, spec: JobSpec, attempt: int) -> Script[None]:
-        deadline_s = self._loop.clock_s() + spec.timeouts.job_s
-        done = self._joblog.marked_trials(spec.job_id)
-        todo = [trial for trial in plan(spec) if trial.trial_id not in done]
-        run = run_fields(spec, attempt)
-        # All trials share one load, unless each is to find the engine cold.
-        for trials in [[one] for one in todo] if spec.options.start == "cold" else [todo]:
-            load_s: float | None = yield from self._load(spec, run)
-            for trial in trials:
-                self.now = (spec.job_id, trial.trial_id)
-                time_ns = time.time_ns()
-                duration_s = self._figures.duration_s(spec, self._offer.trial_s)
-                yield from self._wait(spec, duration_s, deadline_s)
-                answer = self._figures.answer(
-                    spec, trial.prompt, trial.workload.output_tokens, duration_s
-                )
-                window = self._figures.window(duration_s)
-                record = trial_record(run, spec, trial, answer, window, time_ns, load_s)
-                yield from self._write(partial(self._recorder.trial, record))
-                self._on_record("trial")
-                load_s = None
+    def _measurement(self, spec: JobSpec, attempt: int) -> Measurement:
+        bench = Bench(
+            self._recorder,
+            self._figures,
+            self._loop.clock_s,
+            self._offer.trial_s,
+            check=lambda: self._check(spec),
+            write=self._write,
+            on_event=self._on_event,
+            on_record=self._on_record,
+            on_trial=partial(self._asking, spec.job_id),
+        )
+        return Measurement(bench, spec, attempt)
 
-    def _load(self, spec: JobSpec, run: dict[str, Any]) -> Script[float]:
-        self._check(spec)
-        load_s = self._figures.load_s(spec, self._offer.trial_s)
-        yield load_s
-        self._check(spec)
-        record = load_record(run, load_s, time.time_ns())
-        yield from self._write(partial(self._recorder.load, record))
-        self._on_record("load")
-        return load_s
+    def _asking(self, job_id: str, trial_id: str) -> None:
+        self.now = (job_id, trial_id)
 
-    def _wait(self, spec: JobSpec, duration_s: float, deadline_s: float) -> Script[None]:
-        self._check(spec)
-        yield duration_s
-        self._check(spec)
-        if self._loop.clock_s() > deadline_s:
-            raise JobTimedOut(f"the job took longer than {spec.timeouts.job_s:g} s")
-
-    def _end(self, spec: JobSpec, state: JobState, failure: Failure | None) -> Script[None]:
-        planned = len(plan(spec))
+    def _end(
+        self, spec: JobSpec, state: JobState, failure: Failure | None, planned: int | None
+    ) -> Script[None]:
         yield from self._write(
             lambda: self._recorder.end(self._recorder.final(spec, state, failure, planned))
         )

@@ -4,6 +4,7 @@ Everything here follows from the numbers alone, so that several processes share 
 each taking a range of the devices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,44 @@ DIGITS = 5
 TAG = "simulated"
 """In the inventory of every simulated device."""
 
+BETWEEN_BACKENDS = "+"
+
 _GOLDEN = 0.618033988749895
 """Multiples of it, modulo 1, fill the unit interval evenly however many there are."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What some of the devices pretend to be.
+
+    Attributes:
+        tag: in their inventories and in their names.
+        backends: those that they offer; None: those of the simulation.
+    """
+
+    tag: str
+    backends: tuple[str, ...] | None = None
+
+
+def kinds_of(words: Sequence[str]) -> tuple[Kind, ...]:
+    """Return kinds written as TAG or TAG:BACKEND+BACKEND.
+
+    Raises:
+        ConfigError: a tag that is none, or one that is given twice.
+    """
+    kinds: list[Kind] = []
+    for word in words:
+        tag, colon, names = word.partition(":")
+        if not is_name(tag):
+            raise ConfigError(
+                f"--kind {word!r}: {tag!r} can be no tag",
+                hint="write TAG or TAG:BACKEND+BACKEND; a tag has small letters, digits, - and _",
+            )
+        if any(kind.tag == tag for kind in kinds):
+            raise ConfigError(f"--kind {word!r}: {tag!r} is given twice")
+        backends = tuple(name for name in names.split(BETWEEN_BACKENDS) if name)
+        kinds.append(Kind(tag, backends if colon else None))
+    return tuple(kinds)
 
 
 @dataclass(frozen=True)
@@ -43,6 +80,7 @@ class Plan:
         discard: remove the devices' directories at the end.
         backends: what is offered to jobs; empty: no job is taken.
         trial_s: how long a simulated trial takes, roughly.
+        kinds: what the devices pretend to be, each in its turn; empty: nothing.
     """
 
     total: int
@@ -61,10 +99,22 @@ class Plan:
     discard: bool = False
     backends: tuple[str, ...] = ()
     trial_s: float = 1.0
+    kinds: tuple[Kind, ...] = ()
 
     def name(self, number: int) -> str:
         """Return the id of a device."""
-        return f"{self.prefix}-{number:0{DIGITS}d}"
+        kind = self.kind(number)
+        prefix = self.prefix if kind is None else f"{self.prefix}-{kind.tag}"
+        return f"{prefix}-{number:0{DIGITS}d}"
+
+    def kind(self, number: int) -> Kind | None:
+        """Return what a device pretends to be."""
+        return self.kinds[number % len(self.kinds)] if self.kinds else None
+
+    def offered(self, number: int) -> tuple[str, ...]:
+        """Return the backends that a device takes jobs for."""
+        kind = self.kind(number)
+        return self.backends if kind is None or kind.backends is None else kind.backends
 
     @property
     def numbers(self) -> range:
@@ -103,20 +153,23 @@ class Plan:
             raise ConfigError(
                 f"--first {self.first} --count {self.count}: not among {self.total} devices"
             )
-        last = self.name(self.total - 1)
-        if not is_name(last):
-            raise ConfigError(
-                f"--prefix {self.prefix!r}: {last!r} can be no device's name",
-                hint="small letters, digits, - and _; at most 63 in all, the number included",
-            )
+        # Of each kind one name, the longest that there is.
+        for number in range(self.total - min(self.total, max(1, len(self.kinds))), self.total):
+            name = self.name(number)
+            if not is_name(name):
+                raise ConfigError(
+                    f"--prefix {self.prefix!r}: {name!r} can be no device's name",
+                    hint="small letters, digits, - and _; at most 63 in all, the number included",
+                )
 
     def device_settings(self, settings: AgentSettings, number: int) -> AgentSettings:
         """Return the settings of one device, as an agent of its own would have them."""
-        name = self.name(number)
+        name, kind = self.name(number), self.kind(number)
+        own = () if kind is None else (kind.tag,)
         return settings.model_copy(
             update={
                 "device_id": name,
                 "state_dir": self.state_dir / name,
-                "tags": tuple(dict.fromkeys((TAG, *settings.tags))),
+                "tags": tuple(dict.fromkeys((TAG, *own, *settings.tags))),
             }
         )

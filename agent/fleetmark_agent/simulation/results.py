@@ -1,9 +1,14 @@
 """The records of simulated loads and trials: made-up figures, put together as real ones are."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from fleetmark_agent.cost import cost_fields, round_cost_usd
+from fleetmark_agent.course import Round
+from fleetmark_agent.results import Start
+from fleetmark_agent.rounds import round_fields, round_s
 from fleetmark_agent.simulation.figures import CORES, FREQ_HZ, MODEL_BYTES
-from fleetmark_agent.trials import PlannedTrial, measured_fields
+from fleetmark_agent.trials import measured_fields, sha256_text
 from fleetmark_agent.verdict import Observed, judge
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.records import LoadRecord, TrialRecord
@@ -12,6 +17,10 @@ from fleetmark_protocol.version import SIMULATED_VERSION
 
 def run_fields(spec: JobSpec, attempt: int) -> dict[str, Any]:
     """Return what all records of an attempt share, the mark that it is simulated among it."""
+    weights = spec.model.sha256
+    if weights is None and not spec.model.ref.startswith("remote:"):
+        # A real device knows the digest of what it fetched; here one reference is one model.
+        weights = sha256_text(spec.model.ref)
     return {
         "campaign_id": spec.campaign_id,
         "job_id": spec.job_id,
@@ -19,8 +28,8 @@ def run_fields(spec: JobSpec, attempt: int) -> dict[str, Any]:
         "backend": spec.backend,
         "backend_version": SIMULATED_VERSION,
         "model": spec.model.name,
-        "model_sha256": spec.model.sha256,
-        "model_origin_sha256": spec.model.sha256,
+        "model_sha256": weights,
+        "model_origin_sha256": weights,
         "quantization": spec.model.quantization,
         "options": spec.labels,
     }
@@ -39,58 +48,67 @@ def load_record(run: dict[str, Any], load_s: float, time_ns: int) -> LoadRecord:
     )
 
 
-def trial_record(
+def trial_records(
     run: dict[str, Any],
     spec: JobSpec,
-    trial: PlannedTrial,
-    answer: dict[str, Any],
-    window: dict[str, Any],
-    time_ns: int,
-    load_s: float | None,
-) -> TrialRecord:
-    """Return the record of a trial, its metrics and verdict computed as an agent does.
+    asked: Round,
+    answers: Sequence[dict[str, Any]],
+    windows: Sequence[dict[str, Any]],
+    start: Start,
+) -> list[TrialRecord]:
+    """Return the records of a round, their metrics and verdicts computed as an agent does.
 
     Args:
         run: see `run_fields`.
         spec: the job.
-        trial: which of its trials.
-        answer: what a worker would have sent.
-        window: what the sensors would have seen.
-        time_ns: when it began.
-        load_s: of the load just before it; None where there was another trial between.
+        asked: what was asked.
+        answers: what a worker would have sent for each request.
+        windows: what the sensors would have seen of each.
+        start: how the round began.
     """
-    cold = spec.options.start == "cold"
-    output_tokens = trial.workload.output_tokens
-    seen = {**window, **measured_fields(answer)}
-    if load_s is not None:
-        seen["latency_cold_s"] = load_s + seen["latency_s"]
-        if cold:
-            seen["load_s"] = load_s
-    verdict, reasons = judge(_observed(seen, output_tokens, ignore_eos=spec.options.ignore_eos))
-    return TrialRecord.model_validate(
-        {
-            **run,
-            **seen,
-            "time_ns": time_ns,
-            **trial.fields(cold=cold),
-            "verdict": verdict,
-            "verdict_reasons": reasons,
-        }
-    )
+    shared: dict[str, Any] = {"soak_s": start.soak_s}
+    cost_usd: float | None = None
+    if asked.trials[0].client is not None:
+        shared |= round_fields(answers)
+        cost_usd = round_cost_usd(spec.usd_per_hour, round_s(answers), len(answers))
+    if asked.cold:
+        shared |= {"load_s": start.load_s, "model_cached_percent": start.model_cached_percent}
+    records = []
+    for trial, answer, window in zip(asked.trials, answers, windows, strict=True):
+        seen = {**window, **shared, **measured_fields(answer)}
+        if start.load_s is not None:
+            seen["latency_cold_s"] = start.load_s + seen["latency_s"]
+        seen |= cost_fields(spec.usd_per_hour, seen["latency_s"], seen["output_tokens"], cost_usd)
+        verdict, reasons = judge(_observed(seen, spec, asked, start))
+        records.append(
+            TrialRecord.model_validate(
+                {
+                    **run,
+                    **seen,
+                    "time_ns": start.time_ns,
+                    **trial.fields(cold=asked.cold),
+                    "verdict": verdict,
+                    "verdict_reasons": reasons,
+                }
+            )
+        )
+    return records
 
 
-def _observed(seen: dict[str, Any], output_tokens: int, *, ignore_eos: bool) -> Observed:
+def _observed(seen: dict[str, Any], spec: JobSpec, asked: Round, start: Start) -> Observed:
     return Observed(
         prompt_tokens=seen["prompt_tokens"],
         prompt_tokens_evaluated=seen["prompt_tokens_evaluated"],
         output_tokens=seen["output_tokens"],
-        output_tokens_requested=output_tokens,
-        ignore_eos=ignore_eos,
+        output_tokens_requested=asked.workload.output_tokens,
+        ignore_eos=spec.options.ignore_eos,
         swap_in_bytes=seen["swap_in_bytes"],
         cpu_steal_percent_mean=seen["cpu_steal_percent_mean"],
         cpu_freq_hz_min=seen["cpu_freq_hz_min"],
         cpu_freq_hz_max_of_job=FREQ_HZ,
         quiet_before=True,
+        cooled_before=start.cooled,
+        soak=start.soak_s is not None,
         cores=CORES,
         cpu_percent_mean=seen["cpu_percent_mean"],
         backend_cpu_percent_mean=seen["backend_cpu_percent_mean"],

@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 Value = float | int | tuple[float, ...]
 Values = Mapping[str, Value]
 """Observations under the field names of a telemetry record; what was not observed is not there."""
+
+POWER_FIELD = "power_w"
+EnergySource = Literal["meter", "rapl"]
+"""Classes of sources of energy, as records tell them: a meter in the supply line, or the counters
+of a processor."""
 
 MIN_RATE_NS = 50_000_000
 """Below this a rate is not given: the kernel's CPU clocks tick every 10 ms, so that less than five
@@ -22,12 +27,14 @@ class SensorStatus:
         source: where its numbers come from, for people.
         fields: what `read` can give here.
         reason: why it is not available; None when it is.
+        energy_source: which class of source its power is from; None where it gives none.
     """
 
     available: bool
     source: str
     fields: tuple[str, ...] = ()
     reason: str | None = None
+    energy_source: EnergySource | None = None
 
 
 class Sensor(Protocol):

@@ -11,6 +11,7 @@ from fleetmark_agent.telemetry.disk import Disk
 from fleetmark_agent.telemetry.frequency import Frequency
 from fleetmark_agent.telemetry.memory import Memory
 from fleetmark_agent.telemetry.network import Network
+from fleetmark_agent.telemetry.power import Power
 from fleetmark_agent.telemetry.thermal import Thermal
 from fleetmark_agent.telemetry.throttle import Throttle
 
@@ -33,6 +34,7 @@ def all_sensors(
         Network(),
         Thermal(root),
         Throttle(root),
+        Power(root),
         AgentProcess(),
     )
     return sensors if waiting is None else (*sensors, Backlog(waiting))

@@ -4,7 +4,9 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fleetmark_agent.telemetry.base import POWER_FIELD, EnergySource
 from fleetmark_agent.telemetry.counters import Counters, between
+from fleetmark_agent.telemetry.power import Reading, energy_j
 from fleetmark_agent.telemetry.process import ProcessTree
 from fleetmark_agent.telemetry.sample import Sample
 from fleetmark_agent.telemetry.throttle import first_change
@@ -46,6 +48,8 @@ class Window:
         closed: counters at its end.
         series: what the samples said, by the name of a telemetry field; all of them.
         samples: how many were taken, the closing one included.
+        energy_source: where the power is from; None where the machine tells none.
+        power: readings within the window, in watts.
     """
 
     before: Sample
@@ -53,6 +57,8 @@ class Window:
     closed: Counters
     series: Mapping[str, Sequence[float]]
     samples: int
+    energy_source: EnergySource | None = None
+    power: Sequence[Reading] = ()
 
     @property
     def duration_s(self) -> float:
@@ -91,13 +97,33 @@ class Window:
         throttled = self.series["throttled"]
         return min(throttled) == 1 if throttled else None
 
-    def summary(self) -> dict[str, float | int]:
+    @property
+    def energy_j(self) -> float | None:
+        """What the machine drew from beginning to end; None where that was not observed.
+
+        A meter that left out a sample gives none; a counter loses nothing by it.
+        """
+        if self.energy_source is None:
+            return None
+        if self.energy_source == "meter" and len(self.power) < self.samples:
+            return None
+        before = self.before.values.get(POWER_FIELD)
+        opened_ns = self.opened.mono_ns
+        opened = (opened_ns, before) if isinstance(before, float) else opened_ns
+        return energy_j(self.energy_source, opened, self.power, self.closed.mono_ns)
+
+    def summary(self) -> dict[str, float | int | str]:
         """Return the window under the names of a trial record, as far as it was observed.
 
-        Means of CPU and steal, swap-in and the agent's CPU come from counters and are exact;
+        Means of CPU and steal, swap-in and the agent's CPU come from counters and are exact; energy
+        is as exact as its source;
         percentiles, peaks and the mean of memory come from the samples.
         """
-        fields: dict[str, float | int] = {"samples": self.samples}
+        fields: dict[str, float | int | str] = {"samples": self.samples}
+        energy = self.energy_j
+        if energy is not None and self.energy_source is not None:
+            fields["energy_j"] = energy
+            fields["energy_source"] = self.energy_source
         for name, field in _PEAKS.items():
             if self.series[name]:
                 fields[field] = max(self.series[name])
@@ -126,6 +152,7 @@ class OpenWindow:
         tree: ProcessTree,
         before: Sample,
         opened: Counters,
+        energy_source: EnergySource | None = None,
     ) -> None:
         """Start with the sample just before it and the counters of its beginning."""
         self.job_id = job_id
@@ -137,6 +164,8 @@ class OpenWindow:
         self._series = {name: array("d") for name in _SERIES}
         self._samples = 0
         self._every = 1
+        self._energy_source = energy_source
+        self._power: list[Reading] = []
 
     def add(self, sample: Sample) -> None:
         """Take a sample in."""
@@ -144,6 +173,9 @@ class OpenWindow:
             value = sample.values.get(name)
             if value is not None and not isinstance(value, tuple):
                 series.append(value)
+        watts = sample.values.get(POWER_FIELD)
+        if isinstance(watts, int | float):
+            self._power.append((sample.mono_ns, float(watts)))
         if self._samples % self._every == 0:
             self.held.append(sample)
         self._samples += 1
@@ -153,4 +185,12 @@ class OpenWindow:
 
     def close(self, closed: Counters) -> Window:
         """Return the window, with the counters of its end."""
-        return Window(self._before, self._opened, closed, self._series, self._samples)
+        return Window(
+            self._before,
+            self._opened,
+            closed,
+            self._series,
+            self._samples,
+            self._energy_source,
+            self._power,
+        )

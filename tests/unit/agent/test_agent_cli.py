@@ -4,28 +4,60 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from fleetmark_agent import statelock
+from fleetmark_agent.cli import main
 from fleetmark_protocol.version import __version__
 
 HEAVY = ("gguf", "httpx", "llama_cpp", "numpy", "paho", "pydantic", "rich", "torch", "xllamacpp")
 
 
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def agent(tmp_path):
-    """Runs the command in a directory of its own, without settings from outside."""
-    outside = {k: v for k, v in os.environ.items() if not k.startswith("FLEETMARK_")}
+def outside(tmp_path):
+    """An environment without settings, but with a state directory of the test's own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("FLEETMARK_")}
+    return {**kept, "COLUMNS": "100", "XDG_STATE_HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def agent(tmp_path, outside, monkeypatch, capsys):
+    """Runs the command in a directory of its own, in this process: an interpreter takes longer."""
 
     def run(*words, **environment):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "environ", {**outside, **environment})
+            patched.setattr(sys, "argv", ["fleetmark-agent", *map(str, words)])
+            patched.chdir(tmp_path)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = capsys.readouterr()
+        return Done(ended.value.code or 0, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path, outside):
+    """Runs the command as a process, as whoever starts an agent does."""
+
+    def run(*words):
         return subprocess.run(
             [sys.executable, "-m", "fleetmark_agent", *map(str, words)],
             capture_output=True,
             text=True,
             timeout=60,
             cwd=tmp_path,
-            env={**outside, "COLUMNS": "100", "XDG_STATE_HOME": str(tmp_path), **environment},
+            env=outside,
         )
 
     return run
@@ -79,8 +111,8 @@ def test_help_of_run_names_every_flag_with_what_it_is_for(agent):
         assert len(line.split()) > 3, f"--{flag} is not explained"
 
 
-def test_it_tells_its_version(agent):
-    done = agent("--version")
+def test_it_tells_its_version(process):
+    done = process("--version")
     assert (done.returncode, done.stdout) == (0, f"fleetmark-agent {__version__}\n")
 
 
@@ -98,8 +130,8 @@ def test_an_unknown_command_or_option_points_to_the_help(agent, words):
     assert_refused(agent(*words), words[-1], "--help")
 
 
-def test_a_settings_file_that_is_not_there_is_named(agent):
-    assert_refused(agent("run", "--config", "missing.toml"), "missing.toml: No such file")
+def test_a_settings_file_that_is_not_there_is_named(process):
+    assert_refused(process("run", "--config", "missing.toml"), "missing.toml: No such file")
 
 
 def test_a_settings_file_named_by_the_environment_counts(agent):
@@ -150,27 +182,27 @@ def test_a_password_in_clear_over_the_network_is_refused(agent, config):
     assert_refused(done, "agent.toml: broker:", "broker.example", "ca_file")
 
 
-def test_a_password_file_that_cannot_be_read_is_named_before_anything_starts(agent, config):
+def test_a_password_file_that_cannot_be_read_is_named_before_anything_starts(process, config):
     file = config('[broker]\nusername = "pi"\npassword_file = "nowhere/password"\n')
-    assert_refused(agent("run", "-c", file), "broker.password_file", "nowhere/password")
+    assert_refused(process("run", "-c", file), "broker.password_file", "nowhere/password")
 
 
-def test_a_ca_file_that_cannot_be_read_is_named_before_anything_starts(agent, config):
+def test_a_ca_file_that_cannot_be_read_is_named_before_anything_starts(process, config):
     file = config('[broker]\nca_file = "nowhere/ca.crt"\n')
-    assert_refused(agent("run", "-c", file), "broker.ca_file")
+    assert_refused(process("run", "-c", file), "broker.ca_file")
 
 
 @pytest.mark.parametrize("path", ["taken", "taken/below"])
-def test_a_state_dir_that_cannot_be_made_is_a_failure_with_a_hint(agent, tmp_path, path):
+def test_a_state_dir_that_cannot_be_made_is_a_failure_with_a_hint(process, tmp_path, path):
     # A file in its place, because root may write everywhere.
     (tmp_path / "taken").write_text("not a directory")
-    done = agent("run", "--state-dir", path)
+    done = process("run", "--state-dir", path)
     assert_refused(done, f"state_dir {path}:", "hint: choose a directory", code=1)
 
 
-def test_a_second_agent_on_one_state_dir_is_refused_and_told_the_first_ones_pid(agent, tmp_path):
+def test_a_second_agent_on_one_state_dir_is_refused_and_told_the_first_ones_pid(process, tmp_path):
     with statelock.held(tmp_path / "state"):
-        done = agent("run", "--state-dir", "state")
+        done = process("run", "--state-dir", "state")
     assert_refused(done, f"pid {os.getpid()}", "state_dir state", "state_dir of its own")
 
 

@@ -120,4 +120,23 @@ def test_the_inventory_says_what_the_parts_and_the_settings_say():
     assert message.backends == (backend,)
     assert message.jobs == (job,)
     assert message.allowed_sources == settings.models.allow_sources
+    assert message.time_zone is None
     assert Inventory.model_validate_json(message.model_dump_json()) == message
+
+
+def test_the_owners_time_zone_stands_before_the_systems():
+    def zone(**owner):
+        return make_inventory(
+            settings=AgentSettings(device_id="pi", **owner),
+            boot_id="00000000-0000-0000-0000-000000000000",
+            time_ns=7,
+            hardware=hardware(),
+            backends=[],
+            models=[],
+            sensors=[],
+            jobs=[],
+            time_zone="Europe/Vienna",
+        ).time_zone
+
+    assert zone() == "Europe/Vienna"
+    assert zone(time_zone="Asia/Tokyo") == "Asia/Tokyo"

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from fleetmark_agent.backends import registry
 from fleetmark_agent.backends.base import (
     COMMON_OPTIONS,
+    SERVER_OPTIONS,
     Availability,
     load_failed,
     ran_out_of_memory,
 )
+from fleetmark_agent.backends.settings import EnginesSettings, OllamaSettings
 from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.preflight import check_job, check_options
+from fleetmark_agent.models.facts import ModelFacts
+from fleetmark_agent.preflight import check_job, check_model, check_options, with_slots
 from fleetmark_protocol.errors import (
     BackendUnavailable,
     ModelRejected,
@@ -88,6 +92,58 @@ def test_a_backend_that_is_not_installed_says_what_would_install_it():
     assert caught.value.hint == "pip install engine"
 
 
+def crowd(*clients, parallel=None, backend="fake"):
+    workloads = [
+        {"name": f"crowd-{n}", "kind": "concurrency", "prompts": ["p"], "clients": n}
+        for n in clients
+    ]
+    options = Options(parallel=parallel)
+    plain = job(backend).model_dump()
+    plain["workloads"] = [*plain["workloads"], *workloads]
+    return JobSpec.model_validate({**plain, "options": options})
+
+
+@pytest.mark.parametrize(
+    ("clients", "own", "wanted"),
+    [((1, 4, 2), None, 4), ((2,), 8, 8), ((4,), 2, 4), ((), None, None), ((), 3, 3)],
+)
+def test_an_engine_is_to_serve_as_many_as_the_most_clients_or_the_jobs_own_number(
+    clients, own, wanted
+):
+    assert with_slots(crowd(*clients, parallel=own)).options.parallel == wanted
+
+
+def test_clients_at_the_same_time_are_refused_where_one_is_served_and_who_serves_is_named():
+    with pytest.raises(OptionNotTaken) as caught:
+        check_job(with_slots(crowd(1, 4)), allowing("*"), creating_real)
+    assert caught.value.message == (
+        "workload 'crowd-4' has 4 clients ask at the same time, and backend 'fake' serves one"
+        " request at a time here"
+    )
+    assert caught.value.hint == (
+        "backends that serve several at once: llama_server, llamafile, openai, xllamacpp"
+    )
+
+
+def test_ollama_serves_several_only_where_the_agent_starts_it():
+    attached, started = (
+        registry.create("ollama", EnginesSettings(ollama=OllamaSettings(serve=serve)))
+        for serve in ("auto", "always")
+    )
+    assert "parallel" not in attached.takes
+    assert started.takes == attached.takes | {"parallel"}
+
+
+def test_a_backend_that_serves_them_may_run_the_job():
+    serving = FakeBackend()
+    serving.takes = SERVER_OPTIONS
+    assert check_job(with_slots(crowd(4)), allowing("*"), lambda _: serving) is serving
+
+
+def creating_real(name):
+    return FakeBackend() if name == "fake" else registry.create(name)
+
+
 def test_options_at_their_default_ask_for_nothing():
     check_options("fake", Options(), frozenset())
 
@@ -133,3 +189,46 @@ def test_what_engines_say_when_memory_runs_out_is_known(said):
 def test_other_failures_are_not_taken_for_a_lack_of_memory(said):
     assert not ran_out_of_memory(said)
     assert isinstance(load_failed(FILE, ValueError("no"), said), ModelRejected)
+
+
+class FakeReader(FakeBackend):
+    """Says which architectures it runs."""
+
+    def __init__(self, answer):
+        super().__init__(Availability(True, version="1.2"))
+        self.answer = answer
+
+    def knows(self, architecture, options):
+        return self.answer
+
+
+def facts(architecture="mamba", kind="gguf"):
+    return ModelFacts(format=kind, architecture=architecture)
+
+
+def test_an_architecture_that_the_engine_does_not_run_is_refused_with_its_name():
+    with pytest.raises(ModelRejected, match=r"'mamba', which fake 1\.2 does not run"):
+        check_model(job(), facts(), lambda _: FakeReader(False))
+
+
+def test_of_a_framework_the_engine_inside_decides():
+    engines = {"fake": FakeReader(None), "inner": FakeReader(False)}
+    with pytest.raises(ModelRejected, match=r"which inner 1\.2"):
+        check_model(job(inner_backend="inner"), facts(), engines.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (True, facts()),
+        (None, facts()),
+        (False, facts(architecture=None)),
+        (False, facts(kind="safetensors")),
+    ],
+)
+def test_what_is_not_known_not_to_run_is_let_through(answer, found):
+    check_model(job(), found, lambda _: FakeReader(answer))
+
+
+def test_a_backend_that_cannot_say_lets_everything_through():
+    check_model(job(), facts(), lambda _: FakeBackend())

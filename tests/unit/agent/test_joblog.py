@@ -2,6 +2,8 @@
 
 import pytest
 
+from fleetmark_agent.adaptive import Outcome
+from fleetmark_agent.course import Past
 from fleetmark_agent.database import Database
 from fleetmark_agent.joblog import KEPT_TERMINAL_JOBS, JobLog
 from fleetmark_protocol.errors import ContractError
@@ -79,13 +81,78 @@ def test_marked_trials_are_counted_once(joblog):
     assert joblog.marked_trials("c.d.001") == set()
 
 
+def test_no_number_of_an_attempt_is_given_again_by_a_device_that_has_forgotten(joblog):
+    assert joblog.accept(spec(), attempts_begun=3).attempts_before == 3
+    assert joblog.begin("c.d.000") == 4
+    # The centre says again what it has heard of, which is ours.
+    entry = joblog.accept(spec(), attempts_begun=4)
+    assert (entry.attempt, entry.attempts_before, entry.attempts_heard) == (4, 3, 4)
+    assert joblog.begin("c.d.000") == 5
+    assert joblog.accept(spec(), attempts_begun=1).attempts_heard == 4
+
+
+def test_what_the_centre_has_heard_counts_even_if_it_comes_late(joblog):
+    joblog.accept(spec())
+    assert joblog.begin("c.d.000") == 1
+    entry = joblog.accept(spec(), attempts_begun=6)
+    assert (entry.attempt, entry.attempts_before) == (1, 0), "the one under way keeps its number"
+    assert joblog.begin("c.d.000") == 7
+    assert joblog.accept(spec(1)).attempts_heard == 0
+
+
+@pytest.mark.parametrize(
+    ("resume", "before", "begun", "since"),
+    [(True, 0, 2, None), (True, 3, 2, 4), ("restart", 0, 1, None), ("restart", 3, 2, 5)],
+)
+def test_trials_count_from_the_attempt_that_began_the_job_here(
+    joblog, resume, before, begun, since
+):
+    job = spec().model_copy(update={"resume": resume})
+    joblog.accept(job, attempts_begun=before)
+    for _ in range(begun):
+        joblog.begin("c.d.000")
+    assert joblog.get("c.d.000").since_attempt == since
+
+
+def test_what_came_of_trials_is_kept_for_the_next_attempt_and_forgotten_with_the_job(tmp_path):
+    database = Database(tmp_path / "o.db")
+    joblog = JobLog(database)
+    joblog.accept(spec())
+    joblog.mark_trial("c.d.000", "t.0")
+    known = [Outcome("t.0", 1.5, 2.0), Outcome("t.1", None, 0.5)]
+    joblog.note_outcomes("c.d.000", known)
+    joblog.note_outcomes("c.d.001", [Outcome("t.0", 9.0, 9.0)])
+    joblog.note_outcomes("c.d.001", [])
+    database.close()
+    past = JobLog(Database(tmp_path / "o.db")).past("c.d.000")
+    assert past.done == {"t.0"}
+    assert past.outcomes == {one.of: one for one in known}
+
+
+def test_a_job_that_is_begun_from_its_start_knows_nothing_of_what_came_of_it_before(joblog):
+    joblog.accept(spec().model_copy(update={"resume": "restart"}))
+    joblog.begin("c.d.000")
+    joblog.mark_trial("c.d.000", "t.0")
+    joblog.note_outcomes("c.d.000", [Outcome("t.0", 1.5, 2.0)])
+    joblog.begin("c.d.000")
+    assert joblog.past("c.d.000") == Past()
+
+
 def test_only_the_newest_ended_jobs_are_remembered(joblog):
     for number in range(KEPT_TERMINAL_JOBS + 5):
-        joblog.accept(spec(number))
+        joblog.accept(spec(number), attempts_begun=7)
         joblog.begin(spec(number).job_id)
         joblog.mark_trial(spec(number).job_id, "t")
+        joblog.note_outcomes(spec(number).job_id, [Outcome("t", 1.0, 1.0)])
         joblog.end(final(spec(number)))
     assert len(joblog.known()) == KEPT_TERMINAL_JOBS
     assert joblog.get("c.d.000") is None
-    assert joblog.marked_trials("c.d.000") == set()
+    assert joblog.past("c.d.000") == Past()
     assert joblog.get(spec(KEPT_TERMINAL_JOBS + 4).job_id) is not None
+    assert joblog.accept(spec(0)).attempts_heard == 0
+
+
+def test_what_is_known_of_a_job_names_the_centre_that_gave_it(joblog):
+    joblog.accept(spec(0).model_copy(update={"centre": "here"}))
+    joblog.accept(spec(1))
+    assert [known.centre for known in joblog.known()] == ["here", None]

@@ -30,7 +30,7 @@ def serve():
     def start(**answers):
         answering = handler(**answers)
         server = ThreadingHTTPServer(("127.0.0.1", 0), answering)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return LlamaHttp(f"127.0.0.1:{server.server_port}", "key", 64), answering
 

@@ -128,7 +128,7 @@ def test_a_port_that_somebody_took_meanwhile_is_no_failure(make):
 
 def test_a_stranger_who_answers_in_its_place_is_not_taken_for_it(make, monkeypatch):
     stranger = ThreadingHTTPServer(("127.0.0.1", 0), handler())
-    threading.Thread(target=stranger.serve_forever, daemon=True).start()
+    threading.Thread(target=stranger.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(llama_program, "free_port", lambda: stranger.server_port)
     with pytest.raises(BackendCrashed, match="no free port"):
         make("next port").load(MODEL, OPTIONS)

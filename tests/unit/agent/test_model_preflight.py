@@ -31,6 +31,21 @@ def test_a_short_context_needs_less():
     assert short < long
 
 
+def test_each_request_at_the_same_time_needs_a_context_of_its_own():
+    one, four = (needed_bytes(INFO, 10**8, 2048, contexts) for contexts in (1, 4))
+    assert four["KV cache of 4 contexts"] == 4 * one["KV cache"]
+    assert {name: four[name] for name in ("weights", "working memory")} == {
+        name: one[name] for name in ("weights", "working memory")
+    }
+
+
+def test_a_refusal_of_several_contexts_says_so_and_names_fewer_clients():
+    enough = sum(needed_bytes(INFO, 10**9, 2048).values())
+    with pytest.raises(ModelTooLarge, match="KV cache of 4 contexts 188") as caught:
+        check_fits(INFO, 10**9, 2048, enough, contexts=4)
+    assert "fewer clients" in caught.value.hint
+
+
 def test_exactly_enough_fits_and_a_byte_less_does_not():
     needed = sum(needed_bytes(INFO, 10**9, 2048).values())
     check_fits(INFO, 10**9, 2048, needed)
@@ -41,8 +56,8 @@ def test_exactly_enough_fits_and_a_byte_less_does_not():
 def test_the_refusal_names_every_part_and_what_is_there():
     with pytest.raises(
         ModelTooLarge,
-        match=r"needs 4\.3 GB \(weights 4\.0 GB \+ KV cache 47\.2 MB"
-        r" \+ working memory 234\.9 MB\), 2\.1 GB available",
+        match=r"does not fit in memory: needs 4\.3 GB \(weights 4\.0 GB \+ KV cache 47\.2 MB"
+        r" \+ working memory 234\.9 MB\), 2\.1 GB free",
     ):
         check_fits(INFO, 4 * 10**9, 2048, 21 * 10**8)
 

@@ -179,3 +179,22 @@ def test_a_key_goes_out_encrypted_or_not_at_all(tmp_path):
         OpenAISettings(url="http://example.org/v1", api_key_file=tmp_path / "key")
     OpenAISettings(url="https://example.org/v1", api_key_file=tmp_path / "key")
     OpenAISettings(url="http://127.0.0.1:8080/v1", api_key_file=tmp_path / "key")
+
+
+def test_before_a_round_every_client_has_a_connection_of_its_own_open():
+    with FakeOpenAI(keeps_open=True) as endpoint:
+        endpoint.models = {"data": [{"id": "some-model"}]}
+        endpoint.canned = Canned(lines=events(piece(" a", "length"), usage(1, 1)))
+        backend = make(endpoint)
+        backend.load("some-model", OPTIONS)
+        backend.prepare_round(["a", "b", "c"], OPTIONS)
+        opened = {port for _, port in endpoint.connections}
+        assert len({port for _, port in endpoint.connections[-3:]}) == 3
+        list(backend.generate("a", 1, OPTIONS))
+        assert endpoint.connections[-1][0] == "POST"
+        assert endpoint.connections[-1][1] in opened
+        backend.close()
+
+
+def test_an_endpoint_is_asked_by_as_many_as_a_job_says():
+    assert "parallel" in OpenAI(EnginesSettings()).takes

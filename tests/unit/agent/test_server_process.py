@@ -55,7 +55,7 @@ def test_stopping_leaves_no_child_and_no_zombie(new_children):
     process.stop()
     process.stop()
     assert not psutil.pid_exists(process.pid)
-    assert not any(child.is_running() for child in children)
+    assert not any(_alive(child.pid) for child in children)
     assert new_children() == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.simulation import limits
-from fleetmark_agent.simulation.plan import MAX_DEVICES, Plan
+from fleetmark_agent.simulation.plan import MAX_DEVICES, Kind, Plan, kinds_of
 from fleetmark_protocol.errors import ConfigError, StoreUnavailable
 
 
@@ -56,6 +56,43 @@ def test_a_device_has_the_settings_of_an_agent_of_its_own(tmp_path):
     assert (made.fleet, made.device_id) == ("f", "sim-00003")
     assert made.tags == ("simulated", "lab")
     assert made.outbox_file == tmp_path / "sim-00003" / "outbox.db"
+
+
+def test_devices_are_of_the_kinds_in_turn_by_tag_name_and_engines(tmp_path):
+    kinds = kinds_of(["pi400:llama_cpp+ollama", "t3-large", "bare:"])
+    made = plan(7, kinds=kinds, backends=("ollama", "xllamacpp"), state_dir=tmp_path)
+    assert [made.name(number) for number in (0, 4, 5)] == [
+        "sim-pi400-00000",
+        "sim-t3-large-00004",
+        "sim-bare-00005",
+    ]
+    assert [made.offered(number) for number in (3, 4, 5)] == [
+        ("llama_cpp", "ollama"),
+        ("ollama", "xllamacpp"),
+        (),
+    ]
+    settings = made.device_settings(AgentSettings(tags=("lab",)), 6)
+    assert settings.tags == ("simulated", "pi400", "lab")
+    assert settings.device_id == "sim-pi400-00006"
+    made.check()
+
+
+def test_without_kinds_devices_are_as_they_were():
+    assert plan(2, backends=("ollama",)).offered(1) == ("ollama",)
+    assert plan(2).kind(1) is None
+    assert kinds_of([]) == ()
+
+
+@pytest.mark.parametrize("words", [["Pi"], [""], [":ollama"], ["pi", "pi:ollama"], ["a b"]])
+def test_a_kind_that_is_no_tag_or_comes_twice_is_refused(words):
+    with pytest.raises(ConfigError, match="--kind"):
+        kinds_of(words)
+
+
+def test_a_kind_that_makes_a_name_too_long_is_refused_whichever_it_is():
+    kinds = (Kind("x" * 60), Kind("y"))
+    with pytest.raises(ConfigError, match="can be no device's name"):
+        plan(8, kinds=kinds).check()
 
 
 @pytest.mark.parametrize("prefix", ["", "Sim", "a b", "x" * 60, "-sim", "a/b"])

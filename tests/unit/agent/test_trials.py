@@ -78,3 +78,20 @@ def test_an_engine_without_token_ids_has_no_digest_of_them():
     fields = measured_fields(answer(token_ids=[]))
     assert fields["output_ids_sha256"] is None
     assert fields["output_sha256"] == sha256_text("abc")
+
+
+def test_a_request_is_described_whatever_comes_of_it():
+    sweep = {"name": "sweep-128", "kind": "context_sweep", "prompts": ["a b"], "warmup": 0}
+    (trial,) = plan(spec(workloads=[{**sweep, "repetitions": 1, "output_tokens": 7}]))
+    assert trial.fields(cold=False) == {
+        "trial_id": "c.d.000.sweep-128.0.0",
+        "trial_index": 0,
+        "workload": "sweep-128",
+        "workload_kind": "context_sweep",
+        "repetition": 0,
+        "prompt_index": 0,
+        "warmup": False,
+        "cold": False,
+        "prompt_sha256": sha256_text("a b"),
+        "output_tokens_requested": 7,
+    }

@@ -45,6 +45,7 @@ def test_what_was_not_observed_does_not_speak_against_a_trial():
     ("observed", "verdict", "reason"),
     [
         ({"failed": True}, Verdict.INVALID, Reason.FAILURE),
+        ({"round_incomplete": True}, Verdict.INVALID, Reason.INCOMPLETE_ROUND),
         ({"prompt_tokens_evaluated": 1}, Verdict.INVALID, Reason.CACHED_PREFIX),
         ({"output_tokens": 63}, Verdict.INVALID, Reason.FEWER_TOKENS_THAN_ASKED),
         (
@@ -60,6 +61,8 @@ def test_what_was_not_observed_does_not_speak_against_a_trial():
         ({"cpu_freq_hz_min": 1.5e9}, Verdict.SUSPECT, Reason.FREQUENCY_DROP),
         ({"throttled_after": 0x50005}, Verdict.INVALID, Reason.THROTTLED),
         ({"throttled_throughout": True}, Verdict.SUSPECT, Reason.THROTTLED),
+        ({"throttled_after": 0x50005, "soak": True}, Verdict.SUSPECT, Reason.THROTTLED),
+        ({"cooled_before": False}, Verdict.SUSPECT, Reason.NOT_COOLED),
         ({"quiet_before": False}, Verdict.SUSPECT, Reason.COMPETING_LOAD),
         ({"backend_cpu_percent_mean": 300.0}, Verdict.SUSPECT, Reason.COMPETING_LOAD),
     ],
@@ -106,17 +109,19 @@ def test_load_is_unexplained_only_where_everything_is_known():
 
 
 def _optional_fields():
-    required = {"failed", "ignore_eos"}
+    required = {"failed", "ignore_eos", "round_incomplete", "soak"}
     return [field.name for field in fields(Observed) if field.name not in required]
 
 
 SEVERITY = list(Verdict)
-FLAGS = ("quiet_before", "throttled_throughout")
+FLAGS = ("quiet_before", "cooled_before", "throttled_throughout")
 number = st.floats(0, 1e12) | st.integers(0, 2**40)
 observations = st.builds(
     Observed,
     failed=st.booleans(),
     ignore_eos=st.booleans(),
+    round_incomplete=st.booleans(),
+    soak=st.booleans(),
     **{name: st.none() | st.booleans() for name in FLAGS},
     **{name: st.none() | number for name in _optional_fields() if name not in FLAGS},
 )

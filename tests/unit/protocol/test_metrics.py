@@ -41,7 +41,10 @@ NO_METRICS = {
 }
 """Numeric fields that are no metrics, each for the reason above it."""
 
-DERIVED = {"session_latency_s"}
+DERIVED = {
+    *("session_latency_s", "latency_p95_s"),
+    *("burst_tps", "sustained_tps", "time_to_throttle_s"),
+}
 """Metrics that no record carries: the report computes them over several."""
 
 UNIT_OF_SUFFIX = {
