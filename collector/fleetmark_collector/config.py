@@ -162,6 +162,19 @@ class IngestSettings(Section):
     """Messages held while the store is slow; past it the network is no longer read."""
 
 
+class PatienceSettings(Section):
+    """How long a job's device is waited for before the centre ends the job itself, in seconds."""
+
+    cancel_offline_s: Annotated[float, Field(ge=0, le=604_800)] = 60.0
+    """For a device that is gone to answer a cancellation."""
+    cancel_online_s: Annotated[float, Field(ge=0, le=604_800)] = 600.0
+    """For one that is there."""
+    job_s: Annotated[float, Field(ge=0, le=604_800)] = 60.0
+    """Past the job's own limit, for a device that is gone."""
+    trials_s: Annotated[float, Field(gt=0, le=604_800)] = 600.0
+    """For trials that a device says it recorded, from the last that came."""
+
+
 class HttpSettings(Section):
     """Where the collector answers for itself: `/healthz` and `/metrics`."""
 
@@ -206,6 +219,7 @@ class CollectorSettings(Settings):
     broker: BrokerSettings = BrokerSettings()
     store: StoreSettings = StoreSettings()
     ingest: IngestSettings = IngestSettings()
+    patience: PatienceSettings = PatienceSettings()
     http: HttpSettings = HttpSettings()
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"

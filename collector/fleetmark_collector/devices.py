@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleetmark_collector.remembered import Remembered
-from fleetmark_collector.sqlitefile import connect, transaction, translated
+from fleetmark_collector.sqlitefile import Fence, connect, transaction, translated
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import ContractError, StoreError
 from fleetmark_protocol.messages import Inventory, Status
@@ -83,14 +83,21 @@ class DeviceRegistry:
     that fails. Commands just read; a state file that is not there reads as no devices.
     """
 
-    def __init__(self, state_file: Path, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        state_file: Path,
+        clock: Callable[[], int] = time.time_ns,
+        fence: Fence = lambda _: None,
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
             state_file: shared with campaigns and jobs.
             clock: nanoseconds since the epoch.
+            fence: see `sqlitefile.Fence`; commands have none.
         """
         self._file = state_file
+        self._fence = fence
         self._clock = clock
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
@@ -141,6 +148,7 @@ class DeviceRegistry:
                 return
             db = self._open()
             with translated(self._file), transaction(db):
+                self._fence(db)
                 for topic, message in self._notes.items():
                     self._write(db, topic, message)
                 db.executemany(
@@ -183,17 +191,14 @@ class DeviceRegistry:
             if self._db is None and not self._file.exists():
                 return []
             with translated(self._file):
-                query = (
-                    "SELECT fleet, device, status, inventory, last_seen_ns FROM device "
-                    "ORDER BY fleet, device"
-                )
-                rows = self._open().execute(query).fetchall()
+                query = "SELECT fleet, device, status, inventory, last_seen_ns FROM device"
+                rows = self._open().execute(f"{query} ORDER BY fleet, device").fetchall()
         # Parsed outside the lock, which the notes of ingest wait for.
         devices = self._parsed.all({(row[0], row[1]): (row[2], row[3]) for row in rows})
         return [replace(devices[row[0], row[1]], last_seen_ns=row[4]) for row in rows]
 
     def get(self, fleet: str, device: str) -> Device | None:
-        """Return one device, or None: nothing has ever come from it.
+        """Return one device, or None where nothing has ever come from it.
 
         Raises:
             StoreUnavailable: the state file cannot be read or written now.
@@ -206,8 +211,9 @@ class DeviceRegistry:
         Raises:
             StoreUnavailable: the state file cannot be written now.
         """
-        with self._lock, translated(self._file):
-            self._open().execute(
+        with self._lock, translated(self._file), transaction(self._open()) as db:
+            self._fence(db)
+            db.execute(
                 "INSERT INTO heartbeat (id, time_ns, pid, stats) VALUES (1, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET time_ns = excluded.time_ns, pid = excluded.pid, "
                 "stats = excluded.stats",
@@ -242,8 +248,9 @@ class DeviceRegistry:
         Raises:
             StoreUnavailable: the state file cannot be written now.
         """
-        with self._lock, translated(self._file):
-            self._open().execute("DELETE FROM heartbeat WHERE pid = ?", (os.getpid(),))
+        with self._lock, translated(self._file), transaction(self._open()) as db:
+            self._fence(db)
+            db.execute("DELETE FROM heartbeat WHERE pid = ?", (os.getpid(),))
 
     def close(self) -> None:
         """Release the state file; a later call opens it again."""
@@ -253,18 +260,18 @@ class DeviceRegistry:
                 self._db = None
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            db = connect(self._file, "rwc")
-            try:
-                with translated(self._file):
-                    # All of it is said again by its owners, so no fsync for each change.
-                    db.execute("PRAGMA synchronous = NORMAL")
-                    db.executescript(_SCHEMA)
-            except StoreError:
-                db.close()
-                raise
-            self._db = db
-        return self._db
+        if self._db is not None:
+            return self._db
+        db = self._db = connect(self._file, "rwc")
+        try:
+            with translated(self._file):
+                # All of it is said again by its owners, so no fsync for each change.
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.executescript(_SCHEMA)
+        except StoreError:
+            self.close()
+            raise
+        return db
 
 
 def _late_will(new: Status, known: Status | Inventory | None) -> bool:

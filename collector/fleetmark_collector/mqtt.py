@@ -1,9 +1,11 @@
 """The collector's end of the broker: connected for ever, subscribed again on every connect."""
 
+import hashlib
 import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -16,6 +18,18 @@ from fleetmark_protocol.settings import BrokerSettings
 
 Handler = Callable[[str, bytes, bool], None]
 """Takes topic, payload, and whether the message had been retained; runs in the network thread."""
+
+
+class Mandate(Protocol):
+    """Whether this collector is the one to speak; `lease.Lease` is one."""
+
+    def holds(self) -> bool:
+        """Whether it is; must be quick."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether another has surely taken over."""
+
 
 RECONNECT_MIN_S = 1.0
 RECONNECT_MAX_S = 30.0
@@ -37,6 +51,18 @@ def stable_client_id(file: Path) -> str:
     return kept
 
 
+def centre_name(file: Path) -> str:
+    """Return the name by which this centre knows its own jobs again, even without its state file.
+
+    It follows from the client id, and tells nothing of it: whoever knew that could have the broker
+    drop the collector's connection.
+
+    Args:
+        file: see `stable_client_id`.
+    """
+    return hashlib.sha256(stable_client_id(file).encode()).hexdigest()[:32]
+
+
 class Bus:
     """One connection to the broker; `publish` may be called from any thread.
 
@@ -47,7 +73,11 @@ class Bus:
     """
 
     def __init__(
-        self, settings: BrokerSettings, client_id: str, rng: random.Random | None = None
+        self,
+        settings: BrokerSettings,
+        client_id: str,
+        rng: random.Random | None = None,
+        mandate: Mandate | None = None,
     ) -> None:
         """Prepare the connection; `start` makes it.
 
@@ -55,11 +85,15 @@ class Bus:
             settings: where the broker is.
             client_id: see `stable_client_id`.
             rng: draws the delays between attempts to connect.
+            mandate: without it nothing is said, and a connection that the broker has ended because
+                another collector came with our client id is left to that one; None for a client
+                that no other can take over from.
 
         Raises:
             ConfigError: the password's or a key's file cannot be read.
         """
         self._settings = settings
+        self._mandate = mandate
         self._log = logs.get("mqtt")
         self._handlers: dict[str, Handler] = {}
         self._on_connect: list[Callable[[], None]] = []
@@ -81,6 +115,7 @@ class Bus:
         client.max_queued_messages_set(0)
         client.on_connect = self._connect_answered
         client.on_connect_fail = self._connect_failed
+        client.on_pre_connect = self._before_connect
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribe_answered
         client.on_publish = self._published
@@ -120,7 +155,7 @@ class Bus:
         Everything we publish is said again by its owner: an ack when the agent sends the records
         again, an assignment after the next connect. A queue of ours would only grow.
         """
-        if not self._connected:
+        if not self._connected or (self._mandate is not None and not self._mandate.holds()):
             return
         with self._sent:
             self._unsent += 1
@@ -165,7 +200,14 @@ class Bus:
         for callback in self._on_connect:
             self._guarded(callback)
 
+    def _before_connect(self, client: paho.Client, userdata: object) -> None:  # noqa: ARG002
+        """Connect no more once another leads: the broker would drop that one for us."""
+        if self._mandate is not None and not self._mandate.holds() and self._mandate.lost:
+            raise ConnectionRefusedError("another collector has taken over")
+
     def _connect_failed(self, client: paho.Client, userdata: object) -> None:  # noqa: ARG002
+        if self._mandate is not None and self._mandate.lost:
+            return
         self._complain(
             "broker_unreachable",
             "nobody answers",

@@ -1,24 +1,34 @@
-"""The collector as a process: wires broker, ingest, devices and dispatcher; stops without loss."""
+"""The collector as a process: waits to lead, wires all parts, stops or steps down without loss."""
 
 import gc
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from typing import Protocol
 
-from fleetmark_collector import datalock
+from fleetmark_collector import datalock, leadership
 from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.ingest import Ingest, Publish, Stats
+from fleetmark_collector.lease import Leader, Lease
+from fleetmark_collector.monitoring.endpoint import Endpoint
 from fleetmark_collector.monitoring.monitor import Monitor
-from fleetmark_collector.mqtt import Bus, stable_client_id
+from fleetmark_collector.mqtt import Bus, centre_name, stable_client_id
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_collector.sinks.stores import open_observer, open_reader, open_writer
+from fleetmark_collector.sqlitefile import Fence
 from fleetmark_protocol import logs, topics
-from fleetmark_protocol.errors import ConfigError, ContractError, FleetmarkError, StoreUnavailable
+from fleetmark_protocol.errors import (
+    ConfigError,
+    ContractError,
+    FleetmarkError,
+    LeadershipLost,
+    StoreUnavailable,
+)
 from fleetmark_protocol.version import __version__
 
 GC_THRESHOLDS = (100_000, 20, 100)
@@ -35,7 +45,7 @@ FLUSH_S = 5.0
 
 
 class Ticker(Protocol):
-    """What compares desired and actual state about once a second (the dispatcher)."""
+    """What compares desired and actual state about once a second (dispatcher and schedules)."""
 
     def tick(self) -> None:
         """Bring the two closer; may publish.
@@ -47,17 +57,36 @@ class Ticker(Protocol):
     def on_connect(self) -> None:
         """Publish everything again at the next tick; called from the network thread."""
 
+    def close(self) -> None:
+        """Release what it has opened."""
 
-MakeTicker = Callable[[CollectorSettings, Reader, DeviceRegistry, Publish], Ticker]
+
+MakeTicker = Callable[[CollectorSettings, Reader, DeviceRegistry, Publish, Fence], Ticker]
 
 
 def make_dispatcher(
-    settings: CollectorSettings, reader: Reader, registry: DeviceRegistry, publish: Publish
+    settings: CollectorSettings,
+    reader: Reader,
+    registry: DeviceRegistry,
+    publish: Publish,
+    fence: Fence,
 ) -> Ticker:
-    """Return the dispatcher of campaigns."""
+    """Return the dispatcher of campaigns, and what starts them as scheduled."""
     from fleetmark_collector.campaigns.dispatch import Dispatcher
+    from fleetmark_collector.campaigns.firing import Scheduler, Together
+    from fleetmark_collector.campaigns.patience import Patience
 
-    return Dispatcher(settings.state_file, reader, registry, publish)
+    patience = Patience(**settings.patience.model_dump())
+    dispatcher = Dispatcher(
+        settings.state_file,
+        reader,
+        registry,
+        publish,
+        patience=patience,
+        fence=fence,
+        centre=centre_name(settings.data_dir / "client_id"),
+    )
+    return Together(dispatcher, Scheduler(settings.state_file, registry, fence=fence))
 
 
 def run_collector(
@@ -67,6 +96,8 @@ def run_collector(
 ) -> None:
     """Collect until SIGTERM or SIGINT, then write and acknowledge what has come, and return.
 
+    While another collector leads on the same data directory, this one waits to take over.
+
     Args:
         settings: all of them.
         make_ticker: makes the dispatcher.
@@ -74,7 +105,7 @@ def run_collector(
             run outside the main thread.
 
     Raises:
-        ConfigError: another collector has this data_dir, or the broker's settings are wrong.
+        ConfigError: the data_dir is being restored, or the broker's settings are wrong.
         StoreError: the store cannot be opened, or is damaged.
     """
     if stop is None:
@@ -86,21 +117,45 @@ def run_collector(
         raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror or error}") from error
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    with datalock.held(settings.data_dir):
-        _run(settings, make_ticker, stop)
+    with datalock.shared(settings.data_dir), closing(Lease(settings.state_file)) as lease:
+        endpoint = Endpoint(settings.http)
+        waited = threading.Event()
+
+        def standby(leader: Leader) -> None:
+            waited.set()
+            endpoint.standby(leader)
+
+        try:
+            while leadership.wait_to_lead(lease, stop, standby):
+                with leadership.kept(lease):
+                    endpoint.open(required=not waited.is_set())
+                    _lead(settings, make_ticker, stop, lease, endpoint)
+                if stop.is_set():
+                    return
+                waited.set()
+        finally:
+            endpoint.hush()
 
 
-def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.Event) -> None:
+def _lead(
+    settings: CollectorSettings,
+    make_ticker: MakeTicker,
+    stop: threading.Event,
+    lease: Lease,
+    endpoint: Endpoint,
+) -> None:
+    """Collect until told to stop, or until another has taken over."""
     log = logs.get("collector")
-    bus = Bus(settings.broker, stable_client_id(settings.data_dir / "client_id"))
-    registry = DeviceRegistry(settings.state_file)
+    client_id = stable_client_id(settings.data_dir / "client_id")
+    bus = Bus(settings.broker, client_id, mandate=lease)
+    registry = DeviceRegistry(settings.state_file, fence=lease.fence)
     dead_letters = DeadLetters(settings.dead_letter_file)
     sink = open_writer(settings)
     reader = open_reader(settings)
     observer = open_observer(settings)
     ingest = Ingest(settings.ingest, sink, dead_letters, bus.publish, registry.seen)
-    ticker = make_ticker(settings, reader, registry, bus.publish)
-    monitor = Monitor(settings, ingest, registry, bus, observer)
+    ticker = make_ticker(settings, reader, registry, bus.publish, lease.fence)
+    monitor = Monitor(settings, ingest, registry, bus, observer, endpoint)
 
     def about_device(topic: str, payload: bytes, retained: bool) -> None:
         try:
@@ -121,7 +176,7 @@ def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.E
     bus.start()
     monitor.start()
     try:
-        _work(ingest, registry, ticker, stop)
+        _work(ingest, registry, ticker, stop, lease, endpoint)
         if ingest.failure is not None:
             raise ingest.failure
     finally:
@@ -131,7 +186,15 @@ def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.E
         if not bus.flush(FLUSH_S):
             log.info("last_acks_not_sent", hint="agents send those records again; nothing is lost")
         bus.stop()
-        _quietly(log.warning, registry.flush, registry.rest)
+        if lease.lost:
+            log.warning(
+                "leadership_lost",
+                reason="this process was stopped, or could not renew its lease, for too long",
+                hint="another collector goes on; what came in meanwhile is sent again to that one",
+            )
+        else:
+            _quietly(log.warning, registry.flush, registry.rest)
+        ticker.close()
         registry.close()
         reader.close()
         sink.close()
@@ -140,18 +203,28 @@ def _run(settings: CollectorSettings, make_ticker: MakeTicker, stop: threading.E
         log.info("collector_stopped", **asdict(ingest.stats()))
 
 
-def _work(ingest: Ingest, registry: DeviceRegistry, ticker: Ticker, stop: threading.Event) -> None:
-    """Tick, beat and count until told to stop or until the writer gives up."""
+def _work(
+    ingest: Ingest,
+    registry: DeviceRegistry,
+    ticker: Ticker,
+    stop: threading.Event,
+    lease: Lease,
+    endpoint: Endpoint,
+) -> None:
+    """Tick, beat and count until told to stop, until another leads, or the writer gives up."""
     log = logs.get("collector")
     logged, logged_s = Stats(), time.monotonic()
     trouble = ""
-    while not stop.wait(TICK_S) and ingest.failure is None:
+    while not stop.wait(TICK_S) and ingest.failure is None and not lease.lost:
         stats = ingest.stats()
+        endpoint.open()
         try:
             ticker.tick()
             registry.flush()
             registry.beat(time.time_ns(), asdict(stats))
             trouble = ""
+        except LeadershipLost:
+            return
         except FleetmarkError as error:
             # Once for each trouble, not once a second.
             if error.message != trouble:

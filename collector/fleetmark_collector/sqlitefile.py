@@ -1,12 +1,16 @@
 """SQLite files of the collector: how they are opened, and what their errors mean to a caller."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from fleetmark_protocol.errors import StoreError, StoreUnavailable
+
+Fence = Callable[[sqlite3.Connection], None]
+"""Called within each transaction before it changes anything; raises where nothing may be changed
+any more, because another collector has taken over."""
 
 BUSY_TIMEOUT_S = 5.0
 """Longest wait for another process's transaction; ours are short, so this is a stuck one."""

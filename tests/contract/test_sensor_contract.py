@@ -1,11 +1,11 @@
-"""What every sensor keeps to, on this machine, on a Raspberry Pi's files and on an empty tree."""
+"""What every sensor keeps to, on this machine, on the files of other machines and on none."""
 
 import time
 from pathlib import Path
 
 import pytest
 
-from fakes.fake_sysfs import raspberry_pi
+from fakes.fake_sysfs import raspberry_pi, x86_server
 from fleetmark_agent.telemetry.backlog import Waiting
 from fleetmark_agent.telemetry.base import MIN_RATE_NS
 from fleetmark_agent.telemetry.sensors import all_sensors
@@ -21,12 +21,16 @@ NAMES = [sensor.name for sensor in sensors(Path("/"), Path("/"))]
 NOT_METRICS = {"cpu_percent_per_core"}
 
 
-@pytest.fixture(params=["this machine", "pi", "empty"])
+@pytest.fixture(params=["this machine", "pi", "pi with a meter", "server", "empty"])
 def root(request, tmp_path):
     if request.param == "this machine":
         return Path("/")
     if request.param == "pi":
         raspberry_pi(tmp_path)
+    if request.param == "pi with a meter":
+        raspberry_pi(tmp_path).meter(7, "ina219", 4_200_000)
+    if request.param == "server":
+        x86_server(tmp_path)
     return tmp_path
 
 

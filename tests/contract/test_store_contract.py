@@ -248,6 +248,19 @@ def test_trials_are_counted_by_their_id(writer, reader):
     assert reader.trial_counts("c", []) == {}
 
 
+def test_trials_are_counted_from_the_attempt_that_began_the_job_anew(writer, reader):
+    writer.write(
+        [
+            stored(trial(1, "c.pi.1.w.0.0"), 1),
+            stored(trial(2, "c.pi.1.w.1.0"), 2),
+            stored(trial(3, "c.pi.1.w.0.0", attempt=2), 3),
+            stored(trial(4, "c.pi.1.w.0.0", attempt=3), 4),
+            stored(trial(5, "c.pi.2.w.0.0", job_id="c.pi.2", attempt=2), 5),
+        ]
+    )
+    assert [reader.trials_since("c", "c.pi.1", attempt) for attempt in (1, 2, 4)] == [2, 1, 0]
+
+
 def test_the_newest_sample_of_each_device_is_found_across_its_outboxes(writer, reader):
     writer.write(
         [

@@ -7,6 +7,9 @@ from fleetmark_protocol.messages import ModelSpec
 from fleetmark_protocol.values import Scalar
 from fleetmark_protocol.workloads import Workload
 
+INTERVAL_TAKES = 6
+"""Repetitions: from fewer than these nobody can tell a 95 % interval of a median."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -29,8 +32,34 @@ class Cell:
 
 
 def count_trials(workloads: Sequence[Workload]) -> int:
-    """Return how many trials a job with these workloads makes, warm-ups included.
+    """Return how many trials a job with these workloads makes at most, warm-ups included.
 
-    A warm-up asks the first prompt only, a repetition all of them.
+    A warm-up asks the first prompt only, a repetition all of them; where several clients ask at the
+    same time, each of their requests is a trial. What a soak makes nobody knows before: its
+    repetitions count as one trial each.
     """
-    return sum(one.warmup + one.repetitions * len(one.prompts) for one in workloads)
+    return sum(_trials(one, one.repetitions) for one in workloads)
+
+
+def fewest_trials(workloads: Sequence[Workload]) -> int:
+    """Return how many trials such a job makes at least, where it repeats until it knows enough."""
+    return sum(_trials(one, fewest_repetitions(one)) for one in workloads)
+
+
+def fewest_repetitions(workload: Workload) -> int:
+    """Return how many repetitions a workload makes at least.
+
+    An adaptive one that no budget ends makes as many as its interval takes.
+    """
+    adaptive = workload.adaptive
+    if adaptive is None:
+        return workload.repetitions
+    needed = adaptive.min if adaptive.budget_s is not None else max(adaptive.min, INTERVAL_TAKES)
+    return min(needed, workload.repetitions)
+
+
+def _trials(workload: Workload, repetitions: int) -> int:
+    if workload.kind == "concurrency":
+        return workload.clients * (workload.warmup + repetitions)
+    each = 1 if workload.kind == "soak" else len(workload.prompts)
+    return workload.warmup + repetitions * each

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from fleetmark_collector.campaigns.file import load_campaign
 from fleetmark_collector.campaigns.state import CampaignStore
+from fleetmark_collector.campaigns.workloads import wire_names
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.settings import suggestion
 
@@ -99,10 +100,13 @@ def _inline(data: Any, asked: Mapping[str, tuple[str, ...]]) -> bool:
     entries = data["workloads"]
     changed = False
     for entry in entries if isinstance(entries, list) else [entries]:
-        if "prompts_file" in entry and entry.get("name") in asked:
+        clients = entry.get("clients") or []
+        # What clients ask at the same time has a workload for each number of them.
+        name = wire_names(entry["name"], clients if isinstance(clients, list) else [clients])[0]
+        if "prompts_file" in entry and name in asked:
             place = list(entry).index("prompts_file")
             del entry["prompts_file"]
-            entry.insert(place, "prompts", list(asked[entry["name"]]))
+            entry.insert(place, "prompts", list(asked[name]))
             changed = True
     return changed
 

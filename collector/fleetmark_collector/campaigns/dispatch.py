@@ -7,41 +7,31 @@ be missed: after a crash the next tick sees the same levels and goes on.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
+from fleetmark_collector.campaigns.abort import ended_devices
+from fleetmark_collector.campaigns.announcer import Announcer
+from fleetmark_collector.campaigns.endings import Endings
+from fleetmark_collector.campaigns.intake import Intake
+from fleetmark_collector.campaigns.joining import Joining
 from fleetmark_collector.campaigns.patience import NS, PATIENCE, Arrivals, Patience
-from fleetmark_collector.campaigns.reports import (
-    Reported,
-    by_job,
-    ending,
-    failure_of,
-    fold,
-    is_late,
-    missing_trials,
-    not_heard_of,
-)
-from fleetmark_collector.campaigns.roles import KnownDevice, Publish, Registry
+from fleetmark_collector.campaigns.reports import failure_of
+from fleetmark_collector.campaigns.roles import DeviceKey, KnownDevice, Publish, Registry
 from fleetmark_collector.campaigns.state import CampaignStore
+from fleetmark_collector.campaigns.steering import recall_job, stop_for_window
+from fleetmark_collector.campaigns.stopping import out_of_time, stopped
 from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
-from fleetmark_collector.sinks.base import Reader, Stored
-from fleetmark_protocol import codec, logs, topics
-from fleetmark_protocol.errors import (
-    CampaignTimedOut,
-    Canceled,
-    StoreUnavailable,
-)
+from fleetmark_collector.campaigns.turns import Turns, is_out
+from fleetmark_collector.sinks.base import Reader
+from fleetmark_collector.sqlitefile import Fence
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import CampaignAborted, StoreUnavailable
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.messages import Assignment
-from fleetmark_protocol.records import Failure, JobRecord
 
 RECENT_NS = 3600 * NS
 """Campaigns that ended so recently are still looked at: late reports are noted, and what may have
 been lost on the way to the broker is cleared again."""
-
-DeviceKey = tuple[str, str]
-Said = Literal["run", "cancel"]
 
 
 class Dispatcher:
@@ -55,6 +45,8 @@ class Dispatcher:
         publish: Publish,
         clock: Callable[[], int] = time.time_ns,
         patience: Patience = PATIENCE,
+        fence: Fence | None = None,
+        centre: str | None = None,
     ) -> None:
         """Open the campaigns.
 
@@ -65,26 +57,24 @@ class Dispatcher:
             publish: hands a message to the broker.
             clock: nanoseconds since the epoch; must be the one that `registry` uses.
             patience: when to give up waiting.
+            fence: see `sqlitefile.Fence`.
+            centre: see `announcer.Announcer`.
 
         Raises:
             StoreError: the state file cannot be used.
         """
-        self._store = CampaignStore(state_file, clock)
-        self._reader = reader
+        self._store = CampaignStore(state_file, clock, fence)
         self._registry = registry
-        self._publish = publish
         self._clock = clock
         self._patience = patience
         self._log = logs.get("dispatch")
         self._reconnected = threading.Event()
         self._connected_ns = clock()
-        # What this connection has told the broker of each job; empty after a reconnect.
-        self._said: dict[str, Said] = {}
-        # When the inventory was made that was last held against our jobs, of devices online.
-        self._compared: dict[DeviceKey, int] = {}
-        self._arrivals = Arrivals(patience)
-        # Reports that were found late and noted.
-        self._noted: set[tuple[str, str, str, int]] = set()
+        arrivals = Arrivals(patience)
+        self._endings = Endings(self._store, arrivals)
+        self._intake = Intake(self._store, reader, self._endings, patience, arrivals)
+        self._announcer = Announcer(self._store, publish, centre)
+        self._joining = Joining(self._store, clock)
 
     def on_connect(self) -> None:
         """Have everything that should be retained published again at the next tick."""
@@ -100,7 +90,7 @@ class Dispatcher:
         clear_since = None
         if self._reconnected.is_set():
             self._reconnected.clear()
-            self._said.clear()
+            self._announcer.forget()
             # Told to a broker that may never have heard it, or that forgot.
             clear_since = min(self._connected_ns, now - RECENT_NS)
             self._connected_ns = now
@@ -109,87 +99,46 @@ class Dispatcher:
         campaigns = self._store.recent(now - RECENT_NS)
         try:
             for campaign in campaigns:
-                ended_there |= self._take_in(campaign, devices, now)
+                ended_there |= self._intake.take_in(campaign, devices, now)
         except StoreUnavailable as error:
             # Nothing is known of the others, so nothing is overdue; what is to be sent can be sent.
             self._log.debug("reports_not_read", reason=error.message)
         for campaign in campaigns:
             self._check_deadline(campaign, now)
-        self._clear(clear_since)
+            self._joining.join(campaign, devices)
+        self._announcer.clear(clear_since)
         for key, device in devices.items():
-            self._withdraw(key, device)
+            self._announcer.withdraw(key, device)
         self._send(devices, ended_there, now)
 
     def close(self) -> None:
         """Release the campaigns."""
         self._store.close()
 
-    # --- from the devices ----------------------------------------------------------------------
-
-    def _take_in(
-        self, campaign: CampaignRow, devices: Mapping[DeviceKey, KnownDevice], now: int
-    ) -> set[str]:
-        """Bring the jobs of a campaign up to what was reported; return those that ended there."""
-        jobs = self._store.jobs(campaign.campaign_id)
-        reports = by_job(self._reader.job_records(campaign.campaign_id))
-        ended_there, online_there = set(), {key for key, one in devices.items() if one.online}
-        # Trials are counted where their number matters alone: there may be very many, and far away.
-        doubtful: list[tuple[JobRow, Reported, bool, bool]] = []
-        for job in jobs:
-            if job.state.terminal:
-                self._note_late(job, reports[job.job_id])
-                continue
-            reported = fold(job, reports[job.job_id])
-            if reported.final is not None:
-                ended_there.add(job.job_id)
-            begun_again = reported.attempt > job.attempt
-            if begun_again:
-                self._move(job, JobState.IN_PROGRESS, attempt=reported.attempt)
-            online = (job.fleet, job.device) in online_there
-            silent = not (online or begun_again) and self._patience.silent(job, now)
-            if silent or reported.final is not None:
-                doubtful.append((job, reported, online, silent))
-        if doubtful:
-            counts = self._reader.trial_counts(
-                campaign.campaign_id, [job.job_id for job, *_ in doubtful]
-            )
-            for job, reported, online, silent in doubtful:
-                stored = counts.get(job.job_id, 0)
-                if not self._arrived(job, reported, stored, online, now) and silent:
-                    self._end(job, JobState.TIMED_OUT, not_heard_of(job), recorded=stored)
-        return ended_there
-
-    def _arrived(
-        self, job: JobRow, reported: Reported, stored: int, online: bool, now: int
-    ) -> bool:
-        """End a job that has ended on its device and whose trials are here, or do not come."""
-        final = reported.final
-        if final is None:
-            return False
-        if stored >= final.trials_recorded:
-            begun = reported.attempt > 0 or job.state is JobState.IN_PROGRESS
-            state, failure = ending(final, begun)
-        elif self._arrivals.stuck(job.job_id, stored, online, now):
-            state, failure = JobState.FAILED, missing_trials(final, stored)
-        else:
-            return False
-        recorded = min(stored, final.trials_recorded)
-        self._end(job, state, failure, attempt=final.attempt, recorded=recorded)
-        return True
-
-    def _note_late(self, job: JobRow, reports: list[Stored[JobRecord]]) -> None:
-        for report in reports:
-            key = (report.fleet, report.device, report.epoch, report.seq)
-            if key not in self._noted and is_late(job, report):
-                self._store.note_late(report)
-                self._noted.add(key)
-
-    # --- time ----------------------------------------------------------------------------------
+    # --- when it is over -----------------------------------------------------------------------
 
     def _check_deadline(self, campaign: CampaignRow, now: int) -> None:
         if self._patience.out_of_time(campaign, now):
             self._log.warning("campaign_timed_out", campaign_id=campaign.campaign_id)
-            self._store.stop(campaign.campaign_id, "timeout", _out_of_time(campaign))
+            self._store.stop(campaign.campaign_id, "timeout", out_of_time(campaign))
+
+    def _aborts(self, campaign: CampaignRow, jobs: Sequence[JobRow]) -> bool:
+        """Stop a campaign that goes wrong on too many devices; return whether it does."""
+        rules = campaign.policy.abort
+        if not rules or campaign.stop_reason is not None or campaign.state.terminal:
+            return False
+        newest = [job for job in jobs if job.superseded_by is None]
+        ends = ended_devices(((job.fleet, job.device), job.state) for job in newest)
+        for rule in rules:
+            broken = rule.broken(ends)
+            if broken is not None:
+                failure = failure_of(CampaignAborted(broken))
+                self._log.warning(
+                    "campaign_aborted", campaign_id=campaign.campaign_id, reason=broken
+                )
+                self._store.stop(campaign.campaign_id, "abort", failure)
+                return True
+        return False
 
     # --- to the devices ------------------------------------------------------------------------
 
@@ -198,99 +147,77 @@ class Dispatcher:
     ) -> None:
         """Say what is desired of each job that was sent, and send each idle device its next one."""
         busy: set[DeviceKey] = set()
-        waiting: list[JobRow] = []
+        waiting: list[tuple[JobRow, Turns]] = []
         # Read again: what was taken in above, and what a command has changed meanwhile, counts.
         for campaign in self._store.recent(now):
-            for job in self._store.jobs(campaign.campaign_id):
+            jobs = self._store.jobs(campaign.campaign_id)
+            if self._aborts(campaign, jobs):
+                campaign = self._store.campaign(campaign.campaign_id)
+                jobs = self._store.jobs(campaign.campaign_id)
+            turns = Turns(campaign, jobs, devices, now, ended_there)
+            for job in jobs:
                 if job.state.terminal:
                     continue
                 key = (job.fleet, job.device)
-                if job.assigned_ns is None:
-                    waiting.append(job)
+                if is_out(job) and job.job_id not in ended_there:
+                    job = self._hold(campaign, job, turns, devices.get(key), now)
+                if not is_out(job):
+                    if job.recalls:
+                        self._announcer.take_back(job)
+                    waiting.append((job, turns))
                     continue
                 if job.job_id not in ended_there:
                     busy.add(key)
-                if campaign.stop_reason is None:
-                    self._say(job, "run")
-                elif self._patience.unanswered(campaign, devices.get(key), now):
-                    self._give_up(campaign, job)
-                else:
-                    self._say(job, "cancel")
-        for job in waiting:
+                self._desire(campaign, job, devices.get(key), now)
+        for job, turns in waiting:
             key = (job.fleet, job.device)
-            if key not in busy and self._store.assign(job.job_id):
-                busy.add(key)
-                self._log.info("job_assigned", job_id=job.job_id, device=job.device)
-                self._say(job, "run")
-        self._clear(None)
+            if key in busy or turns.wait(job) is not None or not self._store.assign(job.job_id):
+                continue
+            busy.add(key)
+            turns.sent(job)
+            self._log.info("job_assigned", job_id=job.job_id, device=job.device)
+            self._announcer.desire(job, "run")
+        self._announcer.clear(None)
 
-    def _give_up(self, campaign: CampaignRow, job: JobRow) -> None:
-        if campaign.stop_reason == "timeout":
-            self._end(job, JobState.TIMED_OUT, _out_of_time(campaign))
-        else:
-            failure = failure_of(Canceled("canceled; the device did not answer in time"))
-            self._end(job, JobState.CANCELED, failure)
-
-    def _withdraw(self, key: DeviceKey, device: KnownDevice) -> None:
-        """Stop jobs that a device still has open although they have ended here.
-
-        It was away when their assignments were cleared, so nobody told it.
-        """
-        inventory = device.inventory
-        if not device.online or inventory is None:
-            self._compared.pop(key, None)
-            return
-        if self._compared.get(key) == inventory.time_ns:
-            return
-        for known in inventory.jobs:
-            job = None if known.state.terminal else self._store.job(known.job_id)
-            if job is not None and job.state.terminal and (job.fleet, job.device) == key:
-                self._log.info("job_withdrawn", job_id=job.job_id, device=job.device)
-                self._publish(_topic(job), b"", True)
-        self._compared[key] = inventory.time_ns
-
-    def _clear(self, since_ns: int | None) -> None:
-        """Take assignments of jobs that have ended off the broker; again those since a time."""
-        for job in self._store.to_clear(since_ns):
-            self._publish(_topic(job), b"", True)
-            self._said.pop(job.job_id, None)
-            self._store.mark_cleared(job.job_id)
-
-    def _say(self, job: JobRow, desired: Said) -> None:
-        """Publish what is desired of a job, unless this connection has been told."""
-        if self._said.get(job.job_id) == desired:
-            return
-        spec = self._store.spec(job.job_id)
-        self._publish(_topic(job), codec.encode(Assignment(desired=desired, job=spec)), True)
-        self._said[job.job_id] = desired
-
-    # --- the state of jobs ---------------------------------------------------------------------
-
-    def _move(self, job: JobRow, state: JobState, *, attempt: int) -> None:
-        if self._store.set_job_state(job.job_id, state, attempt=attempt):
-            self._log.info("job_moved", job_id=job.job_id, state=str(state), attempt=attempt)
-
-    def _end(
+    def _hold(
         self,
+        campaign: CampaignRow,
         job: JobRow,
-        state: JobState,
-        failure: Failure | None,
-        *,
-        attempt: int | None = None,
-        recorded: int | None = None,
+        turns: Turns,
+        device: KnownDevice | None,
+        now: int,
+    ) -> JobRow:
+        """Hold a job back that was sent and may not begin or go on now; return how it stands."""
+        if campaign.stop_reason is not None or job.stop_reason is not None:
+            return job
+        closed = not turns.is_open((job.fleet, job.device))
+        windows = campaign.policy.windows
+        if job.state is JobState.QUEUED:
+            # What a device is about to begin while its campaign is paused, it may: it was sent
+            # before. One that is away would begin it whenever it comes back.
+            away = device is None or not device.online
+            if not (closed or (campaign.paused_ns is not None and away)):
+                return job
+            if recall_job(self._store.file, job.job_id, now):
+                self._log.info("job_recalled", job_id=job.job_id, device=job.device)
+        elif closed and windows is not None and windows.at_end == "cancel":
+            if stop_for_window(self._store.file, job.job_id, now):
+                self._log.info("job_window_closed", job_id=job.job_id, device=job.device)
+        else:
+            return job
+        return self._store.job(job.job_id) or job
+
+    def _desire(
+        self, campaign: CampaignRow, job: JobRow, device: KnownDevice | None, now: int
     ) -> None:
-        self._arrivals.forget(job.job_id)
-        moved = self._store.set_job_state(
-            job.job_id, state, attempt=attempt, failure=failure, trials_recorded=recorded
-        )
-        if moved:
-            reason = None if failure is None else failure.code
-            self._log.info("job_ended", job_id=job.job_id, state=str(state), reason=reason)
-
-
-def _topic(job: JobRow) -> str:
-    return topics.topic(job.fleet, job.device, "jobs", job.job_id)
-
-
-def _out_of_time(campaign: CampaignRow) -> Failure:
-    return failure_of(CampaignTimedOut(f"the campaign took longer than {campaign.campaign_s:g} s"))
+        """Say what is desired of a job that was sent, or give up waiting for its device."""
+        reason = campaign.stop_reason or job.stop_reason
+        if reason is None:
+            if job.assigned_ns is not None:
+                self._announcer.desire(job, "run")
+            return
+        since = campaign.stop_ns if campaign.stop_reason is not None else job.stop_ns
+        if not self._patience.unanswered(since or now, device, now):
+            self._announcer.desire(job, "cancel")
+        else:
+            self._endings.end(job, *stopped(campaign, job, None, answered=False))

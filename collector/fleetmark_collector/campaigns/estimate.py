@@ -1,12 +1,13 @@
 """How long a plan takes and what it costs, how sure that is, and what it is founded on; pure."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
+from fleetmark_collector.campaigns.duration import JobTime, Span, job_time
+from fleetmark_collector.campaigns.elapsed import Busy, beyond_windows, from_start_to_end
 from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.guess import guessed_pace, kind_of
 from fleetmark_collector.campaigns.history import History, Pace
@@ -14,14 +15,8 @@ from fleetmark_collector.campaigns.plan import Plan, PlannedJob
 from fleetmark_collector.campaigns.prices import DeviceKey, find_prices
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.sizes import weights_of
+from fleetmark_collector.campaigns.windows import zone_notes
 from fleetmark_collector.campaigns.yaml_source import Problem
-from fleetmark_protocol.messages import JobSpec
-from fleetmark_protocol.workloads import Workload
-
-DISPATCH_S = 2.0
-"""Between two jobs of a device: the end is reported, the next one is sent."""
-CHARACTERS_PER_TOKEN = 4.0
-"""Of a prompt that no earlier trial has counted."""
 
 
 class Basis(StrEnum):
@@ -36,22 +31,6 @@ class Basis(StrEnum):
 
 WIDTH = {Basis.SAME_DEVICE: 1.25, Basis.SAME_KIND: 1.6, Basis.MODEL_SIZE: 4.0}
 """An estimate may be off by this factor, either way; more where earlier trials varied more."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A quantity that is not known well: at least, most likely, at most."""
-
-    low: float = 0.0
-    likely: float = 0.0
-    high: float = 0.0
-
-    def __add__(self, other: "Span") -> "Span":
-        return Span(self.low + other.low, self.likely + other.likely, self.high + other.high)
-
-    def times(self, factor: float) -> "Span":
-        """Return so many of it."""
-        return Span(self.low * factor, self.likely * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -100,7 +79,6 @@ class Estimate:
         seconds: from start to end: devices work side by side, but agents on one machine in turn.
         usd: of all devices; None where no price is known.
         over: what goes beyond the campaign's limits, a line each.
-        problems: prices that contradict each other, a line each.
     """
 
     devices: tuple[DeviceEstimate, ...]
@@ -108,11 +86,14 @@ class Estimate:
     usd: Span | None
     over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
 
 
 def estimate_plan(
-    campaign: Campaign, plan: Plan, known: Sequence[KnownDevice], history: History
+    campaign: Campaign,
+    plan: Plan,
+    known: Sequence[KnownDevice],
+    history: History,
+    now_ns: int = 0,
 ) -> Estimate:
     """Return how long a plan takes.
 
@@ -121,6 +102,7 @@ def estimate_plan(
         plan: its jobs.
         known: all devices there are.
         history: what earlier campaigns tell.
+        now_ns: when it would begin; counts where the campaign has windows.
     """
     there = {(one.fleet, one.device): one for one in known}
     jobs: defaultdict[DeviceKey, list[JobEstimate]] = defaultdict(list)
@@ -128,16 +110,23 @@ def estimate_plan(
         jobs[job.fleet, job.device].append(_job(job, there, known, history))
     prices = find_prices(campaign.cost, [there[key] for key in jobs], known)
     devices = tuple(_device(key, mine, prices.of.get(key)) for key, mine in jobs.items())
-    seconds = _side_by_side(devices, there)
+    busy = [_busy(one, there[one.fleet, one.device]) for one in devices]
+    seconds = from_start_to_end(campaign, busy, now_ns)
     costs = [one.usd for one in devices if one.usd is not None]
     usd = sum(costs, Span()) if costs else None
     return Estimate(
         devices,
         seconds,
         usd,
-        tuple(campaign.source.lines(_over(campaign, seconds, usd))),
-        (*prices.notes, *_notes(campaign, devices, seconds)),
-        tuple(campaign.source.lines(prices.problems)),
+        tuple(
+            campaign.source.lines(
+                [
+                    *_over(campaign, seconds, usd),
+                    *beyond_windows(campaign, busy, seconds, now_ns),
+                ]
+            )
+        ),
+        (*prices.notes, *_zones(campaign, busy), *_notes(campaign, devices, seconds)),
     )
 
 
@@ -148,21 +137,9 @@ def _device(key: DeviceKey, jobs: Sequence[JobEstimate], price: float | None) ->
     )
 
 
-def _side_by_side(
-    devices: Iterable[DeviceEstimate], there: Mapping[DeviceKey, KnownDevice]
-) -> Span:
-    machines: defaultdict[object, Span] = defaultdict(Span)
-    for one in devices:
-        inventory = there[one.fleet, one.device].inventory
-        machine = inventory.hardware.machine_id if inventory is not None else None
-        # Agents of one machine measure in turn.
-        machines[machine or (one.fleet, one.device)] += one.seconds
-    spans = machines.values()
-    return Span(
-        max((span.low for span in spans), default=0.0),
-        max((span.likely for span in spans), default=0.0),
-        max((span.high for span in spans), default=0.0),
-    )
+def _busy(one: DeviceEstimate, device: KnownDevice) -> Busy:
+    sent = [job for job in one.jobs if job.basis is not Basis.REFUSED]
+    return Busy(device, tuple((str(job.job.cell), job.seconds or Span()) for job in sent))
 
 
 # --- one job -----------------------------------------------------------------------------------
@@ -198,7 +175,8 @@ def _job(
     pace = guessed_pace(inventory.hardware, weights, job.spec.options.threads)
     told = "as a device has it" if weights.known else "going by its name"
     because = f"{weights.bytes / 1e6:.0f} MB of weights, {told}"
-    span = _span(Basis.MODEL_SIZE, [(_seconds(job.spec, pace, history), 1.0, 1.0)])
+    time = job_time(job.spec, pace, history.prompt_tokens)
+    span = _span(Basis.MODEL_SIZE, [(time, 1.0, 1.0)])
     return JobEstimate(job, Basis.MODEL_SIZE, span, because)
 
 
@@ -211,42 +189,25 @@ def _measured(
 ) -> JobEstimate:
     jobs, trials = sum(one.jobs for one in paces), sum(one.trials for one in paces)
     because = f"{trials} trials of {jobs} job{'s' * (jobs != 1)} on {', '.join(sorted(devices))}"
-    seen = [(_seconds(job.spec, one, history), one.low, one.high) for one in paces]
+    tokens = history.prompt_tokens
+    seen = [(job_time(job.spec, one, tokens), one.low, one.high) for one in paces]
     return JobEstimate(job, basis, _span(basis, seen), because)
 
 
-def _span(basis: Basis, seen: Sequence[tuple[float, float, float]]) -> Span:
+def _span(basis: Basis, seen: Sequence[tuple[JobTime, float, float]]) -> Span:
     """Return an estimate as wide as its basis is known to be, or as what was seen if wider."""
-    likely = median(seconds for seconds, _, _ in seen)
     width = WIDTH[basis]
-    low = min(likely / width, *(seconds * low for seconds, low, _ in seen))
-    high = max(likely * width, *(seconds * high for seconds, _, high in seen))
-    return Span(low, likely, high)
-
-
-def _seconds(spec: JobSpec, pace: Pace, history: History) -> float:
-    trials = 0
-    requests_s = 0.0
-    for workload in spec.workloads:
-        for prompt, times in _requests(workload):
-            tokens = _tokens(spec.model.name, prompt, history)
-            requests_s += times * pace.trial_s(tokens, workload.output_tokens)
-            trials += times
-    starts = trials if spec.options.start == "cold" else 1
-    gaps_s = pace.gap_s * (trials - starts)
-    return DISPATCH_S + starts * (pace.start_s + pace.load_s) + requests_s + gaps_s
-
-
-def _requests(workload: Workload) -> Iterator[tuple[str, int]]:
-    """Yield each prompt with how often it is asked; a warm-up asks the first one only."""
-    for index, prompt in enumerate(workload.prompts):
-        yield prompt, workload.repetitions + (workload.warmup if index == 0 else 0)
-
-
-def _tokens(model: str, prompt: str, history: History) -> float:
-    digest = hashlib.sha256(prompt.encode()).hexdigest()
-    counted = history.prompt_tokens.get((model, digest))
-    return counted if counted is not None else 1 + len(prompt) / CHARACTERS_PER_TOKEN
+    low = min(
+        median(time.paced.low for time, _, _ in seen) / width,
+        *(time.paced.low * low for time, low, _ in seen),
+    )
+    high = max(
+        median(time.paced.high for time, _, _ in seen) * width,
+        *(time.paced.high * high for time, _, high in seen),
+    )
+    likely = median(time.paced.likely for time, _, _ in seen)
+    fixed_s = seen[0][0].fixed_s
+    return Span(low + fixed_s, likely + fixed_s, high + fixed_s)
 
 
 # --- what to say about it ----------------------------------------------------------------------
@@ -268,6 +229,11 @@ def _over(campaign: Campaign, seconds: Span, usd: Span | None) -> Iterator[Probl
         yield Problem(("limits", "cost_usd"), text)
 
 
+def _zones(campaign: Campaign, busy: Iterable[Busy]) -> list[str]:
+    devices = [(one.device.device, one.device.inventory) for one in busy]
+    return zone_notes(campaign.policy.windows, devices)
+
+
 def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span) -> Iterator[str]:
     jobs = [job for one in devices for job in one.jobs]
     unknown: defaultdict[str, list[JobEstimate]] = defaultdict(list)
@@ -279,6 +245,12 @@ def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span)
             f"no estimate for {len(some)} job(s), {because}: they come on top, "
             f"{campaign.timeouts.job_s:g} s each at most"
         )
+    if campaign.cool_down is not None:
+        yield (
+            f"waiting for {campaign.cool_down.temperature_c:g} °C before each "
+            f"{campaign.cool_down.before} comes on top, {campaign.cool_down.timeout_s:g} s each "
+            "time at most"
+        )
     limit_s = campaign.timeouts.job_s
     late = [job for job in jobs if job.seconds is not None and job.seconds.likely > limit_s]
     if late:
@@ -287,7 +259,7 @@ def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span)
             f"{len(late)} job(s) would take longer than timeouts.job_s ({limit_s:g} s) and be "
             f"TIMED_OUT, such as {first.cell} on {first.device}"
         )
-    if seconds.likely > campaign.campaign_s:
+    if seconds.likely > campaign.campaign_s and campaign.policy.windows is None:
         yield (
             f"would take about {seconds.likely:.0f} s, longer than timeouts.campaign_s "
             f"({campaign.campaign_s:g} s): what is not done by then is given up"

@@ -19,6 +19,8 @@ from fleetmark_protocol.workloads import Workload
 OPTION = "options."
 """Before an option's name in the keys of a combination."""
 AXES = ("backend", "model", "quantization", "workload")
+Groups = Mapping[str, Sequence[str]]
+"""Name of an entry of `workloads` -> names of the workloads that it makes."""
 
 
 @dataclass
@@ -55,19 +57,21 @@ class Expansion:
     problems: list[Problem] = field(default_factory=list)
 
 
-def expand(matrix: Matrix, workloads: Sequence[Workload]) -> Expansion:
+def expand(matrix: Matrix, workloads: Sequence[Workload], groups: Groups) -> Expansion:
     """Return the cells; with problems, the cells are of no use.
 
-    Names of models and workloads must have been looked at before.
+    Names of models and workloads must have been looked at before. A name in `groups` stands for all
+    the workloads it makes.
     """
     out = Expansion()
-    combinations = list(_product(matrix, workloads, out.problems))
+    combinations = list(_product(matrix, workloads, groups, out.problems))
     for index, entry in enumerate(matrix.exclude):
-        out.problems += _unknown(entry, combinations, ("matrix", "exclude", index))
+        out.problems += _unknown(entry, combinations, groups, ("matrix", "exclude", index))
     if out.problems:
         return out
-    kept = _excluded(matrix.exclude, combinations, out.problems)
-    kept += _included(matrix.include, kept, workloads, out.problems)
+    kept = _excluded([list(_objects(one, groups)) for one in matrix.exclude], combinations, out)
+    included = [list(_objects(one, groups)) for one in matrix.include]
+    kept += _included(included, kept, workloads, out.problems)
     if not out.problems and not kept:
         out.problems.append(Problem(("matrix", "exclude"), "excludes every cell: none is left"))
     if not out.problems:
@@ -79,7 +83,7 @@ def expand(matrix: Matrix, workloads: Sequence[Workload]) -> Expansion:
 
 
 def _product(
-    matrix: Matrix, workloads: Sequence[Workload], problems: list[Problem]
+    matrix: Matrix, workloads: Sequence[Workload], groups: Groups, problems: list[Problem]
 ) -> Iterator[_Combination]:
     """Combine what each backend has; two entries of one backend must not make the same cell."""
     seen: dict[tuple[object, ...], int] = {}
@@ -94,7 +98,8 @@ def _product(
             )
             problems.append(Problem(loc, text))
         seen |= {one.cell: index for one in mine}
-        asked = [one.name for one in workloads if not entry.workload or one.name in entry.workload]
+        named = {one for name in entry.workload for one in groups.get(name, (name,))}
+        asked = [one.name for one in workloads if not named or one.name in named]
         for one in mine:
             for name in asked:
                 values = {**one.values, "workload": name}
@@ -119,11 +124,14 @@ def _values(matrix: Matrix, entry: BackendEntry) -> Iterator[dict[str, Scalar]]:
 # --- less what is excluded ---------------------------------------------------------------------
 
 
-def _objects(entry: CellEntry) -> Iterator[dict[str, Scalar]]:
+def _objects(entry: CellEntry, groups: Groups) -> Iterator[dict[str, Scalar]]:
     """Yield what an entry says, one value a key; a list stands for as many entries."""
     given: dict[str, Sequence[Scalar]] = {
         key: getattr(entry, key) for key in AXES if key in entry.model_fields_set
     }
+    if "workload" in given:
+        named = (one for name in entry.workload for one in groups.get(name, (name,)))
+        given["workload"] = tuple(dict.fromkeys(named))
     options = entry.options.model_dump(exclude_unset=True)
     given |= {f"{OPTION}{name}": values for name, values in options.items()}
     for values in itertools.product(*given.values()):
@@ -134,12 +142,16 @@ def _has(combination: Mapping[str, Scalar], wanted: Mapping[str, Scalar]) -> boo
     return all(key in combination and combination[key] == wanted[key] for key in wanted)
 
 
-def _unknown(entry: CellEntry, combinations: Sequence[_Combination], loc: Loc) -> Iterator[Problem]:
+def _unknown(
+    entry: CellEntry, combinations: Sequence[_Combination], groups: Groups, loc: Loc
+) -> Iterator[Problem]:
     """Find values of an exclude that no combination has: a typing mistake, most likely."""
     told: set[tuple[str, Scalar]] = set()
-    for wanted in _objects(entry):
+    for wanted in _objects(entry, {}):
         for key, value in wanted.items():
             known = {one.values[key] for one in combinations if key in one.values}
+            if key == "workload":
+                known |= {name for name, made in groups.items() if not known.isdisjoint(made)}
             if value in known or (key, value) in told:
                 continue
             told.add((key, value))
@@ -164,16 +176,17 @@ def _text(value: Scalar) -> str:
 
 
 def _excluded(
-    entries: Sequence[CellEntry], combinations: list[_Combination], problems: list[Problem]
+    entries: Sequence[Sequence[Mapping[str, Scalar]]],
+    combinations: list[_Combination],
+    out: Expansion,
 ) -> list[_Combination]:
     """Return what no entry excludes."""
     kept = combinations
-    for index, entry in enumerate(entries):
-        objects = list(_objects(entry))
+    for index, objects in enumerate(entries):
         # Against all, not against what is left: two excludes may overlap.
         if not any(_has(one.values, wanted) for one in combinations for wanted in objects):
             text = "excludes nothing: no cell has all of this"
-            problems.append(Problem(("matrix", "exclude", index), text))
+            out.problems.append(Problem(("matrix", "exclude", index), text))
         kept = [one for one in kept if not any(_has(one.values, wanted) for wanted in objects)]
     return kept
 
@@ -182,16 +195,16 @@ def _excluded(
 
 
 def _included(
-    entries: Sequence[CellEntry],
+    entries: Sequence[Sequence[Mapping[str, Scalar]]],
     combinations: Sequence[_Combination],
     workloads: Sequence[Workload],
     problems: list[Problem],
 ) -> list[_Combination]:
     """Add to combinations what the entries say; return the combinations they make anew."""
     made: list[_Combination] = []
-    for index, entry in enumerate(entries):
+    for index, objects in enumerate(entries):
         loc: Loc = ("matrix", "include", index)
-        for wanted in _objects(entry):
+        for wanted in objects:
             fitting = [
                 one
                 for one in combinations

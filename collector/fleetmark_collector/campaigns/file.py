@@ -1,6 +1,7 @@
 """Reads a campaign file and tells everything that is wrong with it at once, with its place."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,20 +11,24 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fleetmark_collector.campaigns.cells import Cell
+from fleetmark_collector.campaigns.consistency import inconsistencies
 from fleetmark_collector.campaigns.expansion import expand
 from fleetmark_collector.campaigns.matrix import QUANTIZATION_PATTERN
+from fleetmark_collector.campaigns.policy import Policy
+from fleetmark_collector.campaigns.schedule_keys import ScheduleKeys
 from fleetmark_collector.campaigns.schema import (
     MAX_NAME_CHARACTERS,
     CampaignFile,
     Cost,
     Limits,
+    OrderName,
 )
 from fleetmark_collector.campaigns.selection import Targets
+from fleetmark_collector.campaigns.workloads import name_clashes
 from fleetmark_collector.campaigns.yaml_source import Loc, Problem, Source, path_text, read_yaml
 from fleetmark_protocol.ids import NAME_PATTERN, SHA256_PATTERN
-from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, QuietGate, Timeouts
+from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES, CoolDown, QuietGate, Resume, Timeouts
 from fleetmark_protocol.settings import suggestion
-from fleetmark_protocol.workloads import Workload
 
 SPEC_BYTES = 16_000
 """Room that a job needs in its message beside the prompts, generously."""
@@ -47,16 +52,22 @@ class Campaign:
     timeouts: Timeouts
     campaign_s: float
     quiet_gate: QuietGate
-    order: Literal["shuffled", "listed"]
+    order: OrderName
+    blocks: int
+    cool_down: CoolDown | None
     seed: int
     unavailable: Literal["reject", "skip"]
-    resume: bool
+    resume: Resume
     limits: Limits
     cost: Cost | None
     file: Path
     text: str
     source: Source = field(repr=False, compare=False)
     """Knows where each piece of the file stands."""
+    policy: Policy = Policy()
+    """How it is carried out."""
+    schedule: ScheduleKeys | None = None
+    """When it runs again and again, once it is registered."""
 
 
 def load_campaign(file: Path) -> Campaign:
@@ -79,12 +90,14 @@ def load_campaign(file: Path) -> Campaign:
         told = {one.loc for one in source.problems}
         problems = [one for one in problems if one.loc not in told]
         raise source.error([*source.problems, *problems]) from error
-    workloads = tuple(entry.to_wire(file.parent) for entry in shape.workloads)
-    problems = [*source.problems, *_across(source, shape, workloads)]
+    problems = [*source.problems, *_across(source, shape)]
     made = None
     if not problems:
-        made = expand(shape.matrix, workloads)
-        problems += [replace(one, loc=source.place(one.loc)) for one in made.problems]
+        entries = shape.workloads
+        workloads = [one for entry in entries for one in entry.to_wire(file.parent)]
+        made = expand(shape.matrix, workloads, {one.name: one.names() for one in entries})
+        more = [*made.problems, *inconsistencies(entries, made.cells)]
+        problems += [replace(one, loc=source.place(one.loc)) for one in more]
         problems += _too_large(made.cells)
     if made is None or problems:
         raise source.error(problems)
@@ -100,7 +113,7 @@ def campaign_json_schema() -> dict[str, Any]:
 
 
 def _campaign(shape: CampaignFile, cells: tuple[Cell, ...], source: Source) -> Campaign:
-    timeouts = shape.timeouts.model_dump()
+    timeouts, cool_down = shape.timeouts.model_dump(), shape.cool_down
     return Campaign(
         name=shape.name,
         description=shape.description,
@@ -110,6 +123,8 @@ def _campaign(shape: CampaignFile, cells: tuple[Cell, ...], source: Source) -> C
         timeouts=Timeouts(**timeouts),
         quiet_gate=QuietGate(**shape.quiet_gate.model_dump()),
         order=shape.order,
+        blocks=shape.blocks,
+        cool_down=None if cool_down is None else CoolDown(**cool_down.model_dump()),
         seed=shape.seed,
         unavailable=shape.unavailable,
         resume=shape.resume,
@@ -118,16 +133,22 @@ def _campaign(shape: CampaignFile, cells: tuple[Cell, ...], source: Source) -> C
         source=source,
         file=source.file,
         text=source.text,
+        policy=Policy(
+            retries=shape.retries,
+            rollout=shape.rollout,
+            abort=shape.abort,
+            windows=shape.windows,
+        ),
+        schedule=shape.schedule,
     )
 
 
-def _across(
-    source: Source, shape: CampaignFile, workloads: tuple[Workload, ...]
-) -> Iterator[Problem]:
+def _across(source: Source, shape: CampaignFile) -> Iterator[Problem]:
     """Find what is wrong between keys that are each right."""
+    named = [name for entry in shape.workloads for name in (entry.name, *entry.names())]
     there = {
         "model": [model.name for model in shape.matrix.model],
-        "workload": [workload.name for workload in workloads],
+        "workload": list(dict.fromkeys(named)),
     }
     entries: list[tuple[Loc, object]] = [
         *((("matrix", "backend", at), one) for at, one in enumerate(shape.matrix.backend)),
@@ -141,6 +162,11 @@ def _across(
                         source.place((*loc, key, position)),
                         f"no {key} {name!r} in this file{suggestion(name, known)}",
                     )
+    for problem in name_clashes(shape.workloads):
+        yield replace(problem, loc=source.place(problem.loc))
+    if "blocks" in shape.model_fields_set and shape.order != "interleaved":
+        text = f"only with `order: interleaved`, and the order here is {shape.order}"
+        yield Problem(("blocks",), text)
     if shape.limits.cost_usd is not None and shape.cost is None:
         yield Problem(
             ("limits", "cost_usd"), "nothing to compare with: give prices in cost.usd_per_hour"
@@ -186,7 +212,15 @@ def _problem(source: Source, detail: ErrorDetails) -> Problem:
         text += " (put it in quotes)"
     if kind != "value_error" and not isinstance(detail["input"], dict | list | tuple):
         text += f" (got {_shown(detail['input'])})"
+    if kind == "literal_error":
+        text += _nearest(str(detail["input"]), context["expected"])
     return Problem(loc, text)
+
+
+def _nearest(word: str, expected: str) -> str:
+    """Return a hint where one of the values that pydantic lists in quotes is close."""
+    hint = suggestion(word, re.findall(r"'([^']*)'", expected))
+    return hint if "did you mean" in hint else ""
 
 
 def _shown(value: object) -> str:

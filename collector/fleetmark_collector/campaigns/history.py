@@ -3,7 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 
 from fleetmark_collector.campaigns.state import CampaignStore
@@ -15,6 +15,9 @@ from fleetmark_protocol.records import JobRecord, LoadRecord, TrialRecord
 MAX_CAMPAIGNS = 10
 """Newest campaigns that are looked at: older ones ran other versions, and reading takes time."""
 MIN_TRIALS_FOR_SPREAD = 5
+SHARED_DECODE = 0.5
+"""What each further client adds to the time of a token, as a share of it: weights are read once for
+all of them. A rule of thumb, for numbers of clients that nobody has seen."""
 NS = 1_000_000_000
 
 
@@ -32,6 +35,7 @@ class Pace:
         high: the same of the slow ones.
         jobs: how many jobs it was seen in.
         trials: how many trials.
+        crowds: clients that asked at the same time -> how many times as long each request took.
     """
 
     start_s: float
@@ -43,10 +47,19 @@ class Pace:
     high: float = 1.0
     jobs: int = 0
     trials: int = 0
+    crowds: Mapping[int, float] = field(default_factory=dict)
 
     def trial_s(self, prompt_tokens: float, output_tokens: float) -> float:
         """Return how long one request takes."""
         return prompt_tokens * self.prefill_s + output_tokens * self.decode_s
+
+    def round_s(self, prompt_tokens: float, output_tokens: float, clients: int) -> float:
+        """Return how long a request takes while so many are made at the same time."""
+        alone_s = self.trial_s(prompt_tokens, output_tokens)
+        if clients in self.crowds:
+            return alone_s * self.crowds[clients]
+        prefill_s = clients * prompt_tokens * self.prefill_s
+        return prefill_s + output_tokens * self.decode_s * _shared(clients)
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,10 @@ class _Seen:
     loads_s: list[float] = field(default_factory=list)
     starts_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
+
+
+def _shared(clients: int) -> float:
+    return 1 + SHARED_DECODE * (clients - 1)
 
 
 def read_history(
@@ -138,9 +155,11 @@ def _read(
         one.jobs += 1
         one.trials += mine
         one.loads_s += [load.load_s for load in loads[job.job_id] if load.load_s is not None]
-        gaps = list(_gaps(mine))
+        rounds = _rounds(mine)
+        gaps = list(_gaps(rounds))
         one.gaps_s += gaps
-        start_s = _start_s(states[job.job_id], loads[job.job_id], mine, gaps)
+        busy_s = sum(gaps) + sum(seconds for _, seconds in rounds)
+        start_s = _start_s(states[job.job_id], loads[job.job_id], busy_s)
         if start_s is not None:
             one.starts_s.append(start_s)
 
@@ -157,21 +176,36 @@ def _seconds(trial: TrialRecord) -> float | None:
     return trial.latency_s if trial.latency_s is not None else trial.latency_cold_s
 
 
-def _gaps(trials: Iterable[TrialRecord]) -> Iterable[float]:
-    """Yield the time between the end of a trial and the start of the next, of one engine."""
-    ordered = sorted(trials, key=lambda one: one.time_ns)
-    for before, after in itertools.pairwise(ordered):
-        seconds = _seconds(before)
+def _rounds(trials: Iterable[TrialRecord]) -> list[tuple[TrialRecord, float]]:
+    """Return the first trial of each round in order, with the time until all of them had ended.
+
+    A round is what was asked at the same time; mostly that is one request.
+    """
+    rounds: list[tuple[TrialRecord, float]] = []
+    for trial in sorted(trials, key=lambda one: one.time_ns):
+        ends_s = (_seconds(trial) or 0.0) + trial.time_ns / NS
+        first = rounds[-1][0] if rounds else None
+        if first is not None and first.client is not None and _key(first) == _key(trial):
+            rounds[-1] = first, max(rounds[-1][1], ends_s - first.time_ns / NS)
+        else:
+            rounds.append((trial, _seconds(trial) or 0.0))
+    return rounds
+
+
+def _key(trial: TrialRecord) -> tuple[object, ...]:
+    return trial.workload, trial.repetition, trial.warmup, trial.attempt
+
+
+def _gaps(rounds: Iterable[tuple[TrialRecord, float]]) -> Iterable[float]:
+    """Yield the time between the end of a round and the start of the next, of one engine."""
+    for (before, seconds), (after, _) in itertools.pairwise(rounds):
         # Before a cold trial an engine is started, and before another attempt anything happens.
-        if seconds is not None and not after.cold and before.attempt == after.attempt:
+        if not after.cold and before.attempt == after.attempt:
             yield max(0.0, (after.time_ns - before.time_ns) / NS - seconds)
 
 
 def _start_s(
-    states: Sequence[JobRecord],
-    loads: Sequence[LoadRecord],
-    trials: Sequence[TrialRecord],
-    gaps: Sequence[float],
+    states: Sequence[JobRecord], loads: Sequence[LoadRecord], busy_s: float
 ) -> float | None:
     """Return what is left of a job's time for each start of its engine; None where it is unclear.
 
@@ -181,7 +215,6 @@ def _start_s(
     ended = [one.time_ns for one in states if one.state is JobState.SUCCEEDED]
     if len(begun) != 1 or not ended or not loads:
         return None
-    busy_s = sum(_seconds(one) or 0.0 for one in trials) + sum(gaps)
     busy_s += sum(load.load_s or 0.0 for load in loads)
     return max(0.0, (ended[0] - begun[0]) / NS - busy_s) / len(loads)
 
@@ -189,16 +222,18 @@ def _start_s(
 def _pace(seen: _Seen) -> Pace | None:
     if not seen.trials:
         return None
+    alone = _telling(seen.trials)
     prefills: list[float] = []
     decodes: list[float] = []
-    for trial in seen.trials:
+    for trial in alone:
+        clients = trial.clients or 1
         seconds, tokens = _seconds(trial) or 0.0, max(trial.output_tokens or 1, 1)
         prompt = trial.prompt_tokens_evaluated or trial.prompt_tokens
         if trial.ttft_s is None or not prompt:
-            decodes.append(seconds / tokens)
+            decodes.append(seconds / tokens / _shared(clients))
         else:
-            prefills.append(trial.ttft_s / prompt)
-            decodes.append(max(0.0, seconds - trial.ttft_s) / tokens)
+            prefills.append(trial.ttft_s / prompt / clients)
+            decodes.append(max(0.0, seconds - trial.ttft_s) / tokens / _shared(clients))
     pace = Pace(
         start_s=_median(seen.starts_s),
         load_s=_median(seen.loads_s),
@@ -208,8 +243,29 @@ def _pace(seen: _Seen) -> Pace | None:
         jobs=seen.jobs,
         trials=len(seen.trials),
     )
-    low, high = _spread(pace, seen.trials)
-    return Pace(**{**pace.__dict__, "low": low, "high": high})
+    low, high = _spread(pace, [one for one in alone if (one.clients or 1) == 1])
+    return replace(pace, low=low, high=high, crowds=_crowds(pace, seen.trials))
+
+
+def _telling(trials: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
+    """Return the trials that tell how fast a request is by itself, on a machine that is not hot.
+
+    Where there are none, those that come closest.
+    """
+    soaks = [one for one in trials if one.workload_kind == "soak"]
+    crowds = [one for one in trials if (one.clients or 1) > 1]
+    others = [one for one in trials if one.workload_kind != "soak" and (one.clients or 1) == 1]
+    return others or soaks or crowds
+
+
+def _crowds(pace: Pace, trials: Sequence[TrialRecord]) -> dict[int, float]:
+    """Return how many times as long a request took, by how many clients asked at the same time."""
+    ratios: defaultdict[int, list[float]] = defaultdict(list)
+    for one in trials:
+        alone_s = pace.trial_s(one.prompt_tokens or 0, one.output_tokens or 1)
+        if (one.clients or 1) > 1 and alone_s > 0:
+            ratios[one.clients or 1].append((_seconds(one) or 0.0) / alone_s)
+    return {clients: median(some) for clients, some in ratios.items()}
 
 
 def _spread(pace: Pace, trials: Collection[TrialRecord]) -> tuple[float, float]:

@@ -129,13 +129,24 @@ def failure_text(failure: Failure) -> str:
 
 
 def _of_centre(store: CampaignStore, job: JobRow, created_ns: int) -> Iterator[Entry]:
-    yield Entry(created_ns, "centre", str(JobState.QUEUED), None)
+    before = store.job(job.retry_of) if job.retry_of is not None else None
+    if before is not None and before.superseded_by == job.job_id:
+        created_ns = before.updated_ns
+        yield Entry(created_ns, "centre", str(JobState.QUEUED), None, f"runs {before.job_id} again")
+    else:
+        yield Entry(created_ns, "centre", str(JobState.QUEUED), None)
     if job.assigned_ns is not None:
         yield Entry(job.assigned_ns, "centre", "ASSIGNED", None, f"to {job.device}")
     moves = [move for move in store.moves(job.campaign_id) if move.job_id == job.job_id]
     for move in moves:
         text = failure_text(move.failure) if move.failure is not None else ""
         yield Entry(move.time_ns, "centre", str(move.state), move.attempt, text)
+    if job.superseded_by is not None:
+        yield Entry(job.updated_ns, "centre", "RUN AGAIN", None, f"as {job.superseded_by}")
+    if job.stop_ns is not None:
+        why = {"window": "its window closed", "cancel": "somebody canceled it"}
+        text = why.get(str(job.stop_reason), "")
+        yield Entry(job.stop_ns, "centre", "ASKED TO STOP", None, text)
     if not moves and job.state is not JobState.QUEUED:
         # A job from before changes were kept one by one: only the last of them is known.
         text = failure_text(job.failure) if job.failure is not None else ""

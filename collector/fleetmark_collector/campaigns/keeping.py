@@ -1,10 +1,13 @@
 """Puts campaigns into the state file, and takes them out again: all of one, or nothing."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fleetmark_collector.campaigns.plan import Plan
-from fleetmark_collector.campaigns.statefile import StateFile
+from fleetmark_collector.campaigns.policy import Policy
+from fleetmark_collector.campaigns.selection import Selection
+from fleetmark_collector.campaigns.statefile import Connection, StateFile
 from fleetmark_collector.campaigns.tables import CampaignState
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.jobs import JobState
@@ -33,9 +36,31 @@ class About(Protocol):
     def campaign_s(self) -> float:
         """Time limit for all of it."""
 
+    @property
+    def policy(self) -> Policy:
+        """How it is carried out."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a campaign for the dispatcher alone.
+
+    Attributes:
+        selection: whether devices that join later take part.
+        inlined: the file, complete in itself; needed where they do.
+    """
+
+    selection: Selection = "snapshot"
+    inlined: str | None = None
+
 
 def insert_campaign(
-    file: StateFile, about: About, plan: Plan, now_ns: int, retry_of: str | None
+    file: StateFile,
+    about: About,
+    plan: Plan,
+    now_ns: int,
+    retry_of: str | None,
+    kept: Kept | None = None,
 ) -> None:
     """Keep a campaign and its jobs, all QUEUED.
 
@@ -43,56 +68,102 @@ def insert_campaign(
         ConfigError: the plan has problems or no jobs, or the id is taken.
         StoreError: the file cannot be used.
     """
-    plan.check()
-    if not plan.jobs:
-        raise ConfigError(f"{about.file}: no job to run")
     with file.transaction() as db:
-        taken = db.execute(
-            "SELECT 1 FROM campaigns WHERE campaign_id = ?", (plan.campaign_id,)
-        ).fetchone()
-        if taken:
-            raise ConfigError(f"campaign {plan.campaign_id} exists already")
-        _check_retried_once(db, plan)
-        db.execute(
-            "INSERT INTO campaigns (campaign_id, name, description, file_name, file_text, "
-            "campaign_s, created_ns, state, retry_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        put_campaign(db, about, plan, now_ns, retry_of=retry_of, kept=kept)
+
+
+def put_campaign(
+    db: Connection,
+    about: About,
+    plan: Plan,
+    now_ns: int,
+    *,
+    retry_of: str | None = None,
+    schedule: str | None = None,
+    kept: Kept | None = None,
+) -> None:
+    """Keep a campaign and its jobs, all QUEUED, as part of a transaction.
+
+    Args:
+        db: in a transaction.
+        about: the campaign.
+        plan: its jobs.
+        now_ns: the centre's clock.
+        retry_of: the campaign whose jobs it runs again, if it is a retry.
+        schedule: what starts it, if a schedule does.
+        kept: what else the dispatcher needs.
+
+    Raises:
+        ConfigError: the plan has problems or no jobs, or the id is taken.
+    """
+    plan.check()
+    kept = kept or Kept()
+    if not plan.jobs and kept.selection == "snapshot":
+        raise ConfigError(f"{about.file}: no job to run")
+    taken = db.execute(
+        "SELECT 1 FROM campaigns WHERE campaign_id = ?", (plan.campaign_id,)
+    ).fetchone()
+    if taken:
+        raise ConfigError(f"campaign {plan.campaign_id} exists already")
+    _check_retried_once(db, plan)
+    db.execute(
+        "INSERT INTO campaigns (campaign_id, name, description, file_name, file_text, "
+        "campaign_s, created_ns, state, retry_of, policy, selection, inlined, schedule) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            plan.campaign_id,
+            about.name,
+            about.description,
+            str(about.file),
+            about.text,
+            about.campaign_s,
+            now_ns,
+            CampaignState.RUNNING,
+            retry_of,
+            about.policy.model_dump_json(exclude_none=True),
+            kept.selection,
+            kept.inlined,
+            schedule,
+        ),
+    )
+    put_jobs(db, plan, now_ns, first=0)
+
+
+def put_jobs(db: Connection, plan: Plan, now_ns: int, *, first: int) -> None:
+    """Keep the jobs of a plan, all QUEUED, as part of a transaction.
+
+    Args:
+        db: in a transaction.
+        plan: has the jobs.
+        now_ns: the centre's clock.
+        first: place of the first of them in the order of the campaign.
+    """
+    db.executemany(
+        "INSERT INTO jobs (job_id, campaign_id, position, fleet, device, cell, job_s, "
+        "trials_planned, spec, state, attempt, updated_ns, retry_of, estimate_s) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+        [
             (
+                job.spec.job_id,
                 plan.campaign_id,
-                about.name,
-                about.description,
-                str(about.file),
-                about.text,
-                about.campaign_s,
+                position,
+                job.fleet,
+                job.device,
+                str(job.cell),
+                job.spec.timeouts.job_s,
+                job.trials,
+                job.spec.model_dump_json(),
+                JobState.QUEUED,
                 now_ns,
-                CampaignState.RUNNING,
-                retry_of,
-            ),
-        )
-        db.executemany(
-            "INSERT INTO jobs (job_id, campaign_id, position, fleet, device, cell, job_s, "
-            "trials_planned, spec, state, attempt, updated_ns, retry_of) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
-            [
-                (
-                    job.spec.job_id,
-                    plan.campaign_id,
-                    position,
-                    job.fleet,
-                    job.device,
-                    str(job.cell),
-                    job.spec.timeouts.job_s,
-                    job.trials,
-                    job.spec.model_dump_json(),
-                    JobState.QUEUED,
-                    now_ns,
-                    job.retry_of,
-                )
-                for position, job in enumerate(plan.jobs)
-            ],
-        )
+                job.retry_of,
+                job.estimate_s,
+            )
+            for position, job in enumerate(plan.jobs, first)
+        ],
+    )
 
 
-def _check_retried_once(db: Any, plan: Plan) -> None:
+def _check_retried_once(db: Connection, plan: Plan) -> None:
     """Refuse a second retry that another process has begun at the same moment.
 
     Raises:
@@ -128,8 +199,8 @@ def delete_campaign(file: StateFile, campaign_id: str) -> None:
                 hint=f"cancel it first: `fleetmark campaign cancel {campaign_id}`",
             )
         (left,) = db.execute(
-            "SELECT count(*) FROM jobs WHERE campaign_id = ? AND assigned_ns IS NOT NULL "
-            "AND cleared_ns IS NULL",
+            "SELECT count(*) FROM jobs WHERE campaign_id = ? "
+            "AND (assigned_ns IS NOT NULL OR recalls > 0) AND cleared_ns IS NULL",
             (campaign_id,),
         ).fetchone()
         if left:

@@ -91,6 +91,8 @@ else:
             "seed": "Seed of the engine's sampling.",
             "ignore_eos": "Generate all tokens asked for, so that every engine does equal work.",
             "start": "cold starts the engine and loads the model anew for every trial.",
+            "parallel": "Requests that the engine shall be able to serve at once; concurrency "
+            "workloads raise it to their clients.",
             "inner_backend": "Backend that a framework drives; for langchain.",
             "dtype": "What floating-point weights are computed in; for transformers.",
             "load_quantization": "What floating-point weights are quantized to as they are loaded; "

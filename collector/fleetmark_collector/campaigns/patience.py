@@ -27,8 +27,9 @@ class Patience:
 
     def out_of_time(self, campaign: CampaignRow, now_ns: int) -> bool:
         """Whether a campaign has run for longer than its file lets it; no patience beyond that."""
-        deadline = campaign.created_ns + campaign.campaign_s * NS
-        return campaign.finished_ns is None and campaign.stop_reason is None and now_ns > deadline
+        if campaign.finished_ns is not None or campaign.stop_reason is not None:
+            return False
+        return now_ns > campaign.deadline_ns(now_ns)
 
     def silent(self, job: JobRow, now_ns: int) -> bool:
         """Whether a job goes on for longer than it may on a device that is gone."""
@@ -38,13 +39,12 @@ class Patience:
             and now_ns - job.started_ns > (job.job_s + self.job_s) * NS
         )
 
-    def unanswered(self, campaign: CampaignRow, device: KnownDevice | None, now_ns: int) -> bool:
-        """Whether a device has had its time to answer a cancellation."""
-        stopped = campaign.stop_ns or now_ns
+    def unanswered(self, stop_ns: int, device: KnownDevice | None, now_ns: int) -> bool:
+        """Whether a device has had its time to answer a cancellation of that time."""
         if device is not None and device.online:
-            return now_ns - stopped > self.cancel_online_s * NS
+            return now_ns - stop_ns > self.cancel_online_s * NS
         heard = (device.last_seen_ns or 0) if device is not None else 0
-        return now_ns - max(stopped, heard) > self.cancel_offline_s * NS
+        return now_ns - max(stop_ns, heard) > self.cancel_offline_s * NS
 
 
 PATIENCE = Patience()

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from fleetmark_collector.campaigns.cells import Cell
 from fleetmark_collector.campaigns.roles import KnownDevice
-from fleetmark_collector.campaigns.sizes import weights_of
+from fleetmark_collector.campaigns.sizes import contexts_of, infos_of, weights_of
 from fleetmark_protocol.messages import Inventory, ModelSpec, Options
 from fleetmark_protocol.settings import suggestion
 
 GB = 10**9
+SERVES = "parallel"
+"""Among the options that an engine takes: it serves several requests at once."""
 
 
 def cannot_run(cell: Cell, inventory: Inventory | None) -> str | None:
@@ -20,7 +22,7 @@ def cannot_run(cell: Cell, inventory: Inventory | None) -> str | None:
         missing = _missing_backend(name, inventory) if isinstance(name, str) else None
         if missing is not None:
             return missing
-    return _option_not_taken(cell, inventory)
+    return _option_not_taken(cell, inventory) or _not_at_once(cell, inventory)
 
 
 def _missing_backend(backend: str, inventory: Inventory) -> str | None:
@@ -52,6 +54,21 @@ def _option_not_taken(cell: Cell, inventory: Inventory) -> str | None:
     return f"backend {cell.backend!r} does not take {', '.join(refused)} there"
 
 
+def _not_at_once(cell: Cell, inventory: Inventory) -> str | None:
+    """Say where several clients would ask an engine that takes one request after another."""
+    takes = next((one.takes for one in inventory.backends if one.name == cell.backend), ())
+    crowds = [one for one in cell.workloads if one.kind == "concurrency"]
+    if not takes or SERVES in takes or not crowds:
+        return None
+    most = max(crowds, key=lambda one: one.clients)
+    able = [one.name for one in inventory.backends if one.available and SERVES in one.takes]
+    others = f" (backends that serve several there: {', '.join(able) or 'none'})"
+    return (
+        f"workload {most.name!r} has {most.clients} clients ask at the same time, and backend "
+        f"{cell.backend!r} serves one request at a time there{others}"
+    )
+
+
 def would_refuse(
     cell: Cell, inventory: Inventory | None, devices: Sequence[KnownDevice]
 ) -> str | None:
@@ -64,7 +81,11 @@ def would_refuse(
     """
     if inventory is None:
         return None
-    return _refused_source(cell.model, inventory) or _too_large(cell, inventory, devices)
+    return (
+        _refused_source(cell.model, inventory)
+        or _unknown_architecture(cell, inventory, devices)
+        or _too_large(cell, inventory, devices)
+    )
 
 
 def _refused_source(model: ModelSpec, inventory: Inventory) -> str | None:
@@ -74,13 +95,36 @@ def _refused_source(model: ModelSpec, inventory: Inventory) -> str | None:
     return f"source not allowed by the device's owner: {model.ref} (allowed: {allowed})"
 
 
+def _unknown_architecture(
+    cell: Cell, inventory: Inventory, devices: Sequence[KnownDevice]
+) -> str | None:
+    known = next((one.architectures for one in inventory.backends if one.name == cell.backend), ())
+    found = {one.architecture for one in infos_of(cell.model, devices)} - {None}
+    if not known or not found or not found.isdisjoint(known):
+        return None
+    return (
+        f"backend {cell.backend!r} does not know models of architecture "
+        f"{', '.join(sorted(map(str, found)))} there (it knows {', '.join(known)})"
+    )
+
+
 def _too_large(cell: Cell, inventory: Inventory, devices: Sequence[KnownDevice]) -> str | None:
     """Compare with all memory there is; how much will be free, only the device can tell."""
     there = inventory.hardware.mem_total_bytes
     weights = weights_of(cell, devices)
-    if there is None or weights is None or not weights.known or weights.bytes <= there:
+    if there is None or weights is None or not weights.known:
         return None
-    return (
-        f"does not fit: the weights alone need {weights.bytes / GB:.1f} GB, the device has "
-        f"{there / GB:.1f} GB"
-    )
+    contexts = contexts_of(cell, devices)
+    if weights.bytes + contexts.bytes <= there:
+        return None
+    what = f"{weights.bytes / GB:.1f} GB"
+    if weights.bytes > there:
+        what = f"the weights alone need {what}"
+    else:
+        plural = "s" * (contexts.count != 1)
+        what = (
+            f"needs {(weights.bytes + contexts.bytes) / GB:.1f} GB (weights {what}, "
+            f"{contexts.count} context{plural} of {contexts.tokens} tokens "
+            f"{contexts.bytes / GB:.1f} GB)"
+        )
+    return f"does not fit: {what}, the device has {there / GB:.1f} GB"

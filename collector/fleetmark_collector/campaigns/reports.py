@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fleetmark_collector.campaigns.tables import JobRow
 from fleetmark_collector.sinks.base import Stored
-from fleetmark_protocol.errors import DeviceSilent, FleetmarkError, PartialWrite
+from fleetmark_protocol.errors import CampaignTimedOut, DeviceSilent, FleetmarkError, PartialWrite
 from fleetmark_protocol.jobs import JobState, may_move
 from fleetmark_protocol.records import Failure, JobRecord
 
@@ -22,6 +22,11 @@ class Reported:
 
     attempt: int
     final: JobRecord | None
+
+    @property
+    def since_attempt(self) -> int:
+        """The attempt from which trials count; 0 for all."""
+        return (self.final.since_attempt or 0) if self.final is not None else 0
 
 
 def by_job(reports: Iterable[Stored[JobRecord]]) -> defaultdict[str, list[Stored[JobRecord]]]:
@@ -81,6 +86,12 @@ def is_late(job: JobRow, report: Stored[JobRecord]) -> bool:
     record = report.record
     if (report.fleet, report.device) != (job.fleet, job.device) or not job.state.terminal:
         return False
+    if record.state.terminal and job.trials_recorded is None:
+        # Nobody waited for its last word: the job was ended here before it came.
+        return True
+    if record.state is JobState.CANCELED and job.state is JobState.TIMED_OUT:
+        # The answer of a device that was asked to stop because the campaign's time was up.
+        return job.failure is None or job.failure.code != CampaignTimedOut.code
     if record.state.terminal:
         return record.state is not job.state
     return record.attempt > job.attempt

@@ -7,10 +7,11 @@ retry is another campaign, and each of its jobs names the job that it runs again
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleetmark_collector.campaigns.plan import Plan, PlannedJob, new_campaign_id
+from fleetmark_collector.campaigns.policy import Policy
 from fleetmark_collector.campaigns.refusals import cannot_run, would_refuse
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.state import CampaignStore
@@ -32,6 +33,7 @@ class Again:
     file: Path
     text: str
     campaign_s: float
+    policy: Policy = field(default_factory=Policy)
 
 
 def start_retry(
@@ -70,7 +72,14 @@ def start_retry(
         )
     jobs = store.jobs(campaign_id)
     _check_devices(devices, jobs)
-    wanted = [job for job in jobs if job.state in states and (not devices or job.device in devices)]
+    # Of jobs that were run again within the campaign, the last of each chain is what went wrong.
+    wanted = [
+        job
+        for job in jobs
+        if job.superseded_by is None
+        and job.state in states
+        and (not devices or job.device in devices)
+    ]
     settled = _settled(store, [job.job_id for job in wanted])
     wanted = [job for job in wanted if job.job_id not in settled]
     if not wanted:
@@ -85,6 +94,7 @@ def start_retry(
         Path(campaign.file_name),
         store.file_text(campaign_id),
         campaign.campaign_s,
+        campaign.policy,
     )
     store.create(about, plan, retry_of=campaign_id)
     return plan
@@ -139,6 +149,7 @@ def _plan(
         again = {"job_id": job_id, "campaign_id": campaign_id}
         spec = store.spec(job.job_id).model_copy(update=again)
         made = PlannedJob(job.fleet, job.device, spec, job.trials_planned, retry_of=job.job_id)
+        made = replace(made, estimate_s=job.estimate_s)
         device = there.get((job.fleet, job.device))
         if device is None:
             notes[f"{job.device} is not known any more: its jobs wait until it reports"] = None

@@ -5,6 +5,9 @@ from typing import Protocol
 
 from fleetmark_protocol.messages import Inventory
 
+DeviceKey = tuple[str, str]
+"""Fleet and id of a device."""
+
 
 class KnownDevice(Protocol):
     """A device as the centre knows it; `devices.Device` is one."""

@@ -1,32 +1,36 @@
 """The shape of a campaign file: what keys there are, what they mean, what values they take."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import (
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, StringConstraints
 
+from fleetmark_collector.campaigns.abort import AbortRule
 from fleetmark_collector.campaigns.matrix import Matrix
-from fleetmark_collector.campaigns.prompts import read_prompts
+from fleetmark_collector.campaigns.retries import Retries
+from fleetmark_collector.campaigns.rollout import Rollout
+from fleetmark_collector.campaigns.schedule_keys import ScheduleKeys
 from fleetmark_collector.campaigns.selection import Targets
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part, twin
-from fleetmark_protocol.codec import describe
-from fleetmark_protocol.errors import ConfigError
+from fleetmark_collector.campaigns.windows import Windows
+from fleetmark_collector.campaigns.workloads import WorkloadEntry
 from fleetmark_protocol.ids import Name
-from fleetmark_protocol.messages import QuietGate, Timeouts
-from fleetmark_protocol.workloads import Workload
+from fleetmark_protocol.messages import CoolDown, QuietGate, Timeouts
 
 MAX_NAME_CHARACTERS = 63 - len("-20260101-000000")
 """A campaign's id is its name with the time after it, and is a name itself."""
 DEFAULT_CAMPAIGN_S = 86_400.0
+DEFAULT_BLOCKS = 4
 
 CampaignName = Annotated[Name, StringConstraints(max_length=MAX_NAME_CHARACTERS)]
+
+
+def _renamed(value: object) -> object:
+    if value == "shuffled":
+        raise ValueError("shuffled is called blocked now: write `order: blocked`")
+    return value
+
+
+OrderName = Literal["blocked", "interleaved", "listed"]
 
 
 class Limits(Part):
@@ -59,6 +63,8 @@ if TYPE_CHECKING:
 
     class QuietGateEntry(Part): ...  # noqa: D101
 
+    class CoolDownEntry(Part): ...  # noqa: D101
+
 else:
     TimeoutsEntry = twin(
         Timeouts,
@@ -90,81 +96,16 @@ else:
             "timeout_s": "How long to wait for quiet; past it, trials are SUSPECT.",
         },
     )
-
-
-def _wire_default(field: str) -> Any:
-    return Workload.model_fields[field].default
-
-
-class WorkloadEntry(Part):
-    """What is asked in one session, and how often."""
-
-    name: Name = Field(description="What reports call it.")
-    kind: Literal["single", "multi"] = Field(
-        description="single asks one prompt; multi asks all its prompts, one after another."
+    CoolDownEntry = twin(
+        CoolDown,
+        "CoolDown",
+        "What a device must cool down to before it goes on.",
+        {
+            "temperature_c": "Temperature in °C to fall to.",
+            "before": "Before each job, or before each repetition.",
+            "timeout_s": "How long to wait for it; past it, trials are SUSPECT.",
+        },
     )
-    prompt: str | None = Field(default=None, description="The prompt of a single workload.")
-    prompts: list[str] | None = Field(default=None, description="The prompts of a multi workload.")
-    prompts_file: str | None = Field(
-        default=None,
-        description="File with the prompts of a multi workload, beside the campaign file: one a "
-        "line, or a list in a .yaml file.",
-    )
-    output_tokens: Annotated[int, Workload.model_fields["output_tokens"]] = Field(
-        default=_wire_default("output_tokens"), description="Tokens to generate for each prompt."
-    )
-    warmup: Annotated[int, Workload.model_fields["warmup"]] = Field(
-        default=_wire_default("warmup"),
-        description="Repetitions before those that count; recorded and marked.",
-    )
-    repetitions: Annotated[int, Workload.model_fields["repetitions"]] = Field(
-        default=_wire_default("repetitions"), description="Repetitions that count."
-    )
-
-    @model_validator(mode="after")
-    def _asks(self, info: ValidationInfo) -> "WorkloadEntry":
-        # Done while validating, so that a missing file is told with all other mistakes.
-        self.to_wire(Path((info.context or {}).get("dir", ".")))
-        return self
-
-    def to_wire(self, directory: Path) -> Workload:
-        """Return what travels to the device, its prompts read.
-
-        Raises:
-            PydanticCustomError: no prompt or too many sources of them; `ctx["key"]` says where.
-        """
-        key, prompts = self._prompts(directory)
-        if not prompts or not all(prompt.strip() for prompt in prompts):
-            raise _at(key, "empty prompt" if prompts else "empty list: give at least one prompt")
-        plain = self.model_dump(exclude={"prompt", "prompts", "prompts_file"})
-        try:
-            return Workload(**plain, prompts=prompts)
-        except ValidationError as error:
-            raise _at(key, describe(error)) from error
-
-    def _prompts(self, directory: Path) -> tuple[str, tuple[str, ...]]:
-        lawful = ("prompt",) if self.kind == "single" else ("prompts", "prompts_file")
-        given = [
-            key for key in ("prompt", "prompts", "prompts_file") if getattr(self, key) is not None
-        ]
-        for key in given:
-            if key not in lawful:
-                raise _at(key, f"a {self.kind} workload takes {' or '.join(lawful)}")
-        if len(given) != 1:
-            raise _at("", f"give {'either ' * (len(lawful) > 1)}{' or '.join(lawful)}")
-        if self.prompt is not None:
-            return "prompt", (self.prompt,)
-        if self.prompts is not None:
-            return "prompts", tuple(self.prompts)
-        try:
-            return "prompts_file", read_prompts(directory / Path(str(self.prompts_file)))
-        except ConfigError as error:
-            raise _at("prompts_file", error.message) from error
-
-
-def _at(key: str, text: str) -> PydanticCustomError:
-    """Return a mistake of one key of a mapping, which pydantic would blame as a whole."""
-    return PydanticCustomError("campaign", "{text}", {"text": text, "key": key})
 
 
 class CampaignFile(Part):
@@ -189,24 +130,50 @@ class CampaignFile(Part):
         default_factory=QuietGateEntry,
         description="What a device must be like before a job starts.",
     )
-    order: Literal["shuffled", "listed"] = Field(
-        default="shuffled",
-        description="Order of the cells on a device; shuffled keeps slow drift of the machine from "
-        "favouring one side.",
+    cool_down: CoolDownEntry | None = Field(
+        default=None, description="What a device must cool down to before it goes on."
+    )
+    retries: Retries | None = Field(
+        default=None, description="Which jobs that went wrong are run again, and how often."
+    )
+    rollout: Rollout | None = Field(default=None, description="How fast jobs are sent.")
+    abort: Annotated[tuple[AbortRule, ...], OneOrMany()] = Field(
+        default=(), description="When the campaign stops because it goes wrong on too many devices."
+    )
+    windows: Windows | None = Field(
+        default=None, description="When jobs may run on a device; left out, at any time."
+    )
+    schedule: ScheduleKeys | None = Field(
+        default=None,
+        description="When it runs, again and again; `fleetmark campaign schedule` registers it.",
+    )
+    order: Annotated[OrderName, BeforeValidator(_renamed)] = Field(
+        default="blocked",
+        description="Order of the cells on a device: blocked runs each cell all at once, in an "
+        "order drawn by `seed`, which keeps slow drift of the machine from favouring one side; "
+        "interleaved splits the repetitions of each over `blocks` jobs and draws a new order for "
+        "each round of them; listed goes by the file.",
+    )
+    blocks: int = Field(
+        default=DEFAULT_BLOCKS,
+        ge=2,
+        le=100,
+        description="Jobs that each cell is split into, if it has as many repetitions; with "
+        "`order: interleaved`.",
     )
     seed: int = Field(
         default=0,
         ge=0,
         lt=2**31,
-        description="Of the shuffled order and of the sample of devices.",
+        description="Of the order of the cells and of the sample of devices.",
     )
     unavailable: Literal["reject", "skip"] = Field(
         default="reject",
         description="Cells whose backend a device does not have: reject sends them, and the device "
         "says why not; skip leaves them out of the plan.",
     )
-    resume: bool = Field(
+    resume: bool | Literal["restart"] = Field(
         default=True,
-        description="After an interruption go on at the first trial not recorded; else the job "
-        "has FAILED.",
+        description="After an interruption: true goes on at the first trial not recorded, restart "
+        "begins the job anew, false has it FAILED.",
     )

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,8 @@ from pydantic_core import PydanticCustomError
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part
 from fleetmark_collector.campaigns.where import MAX_CHARACTERS, NotAnExpression, Where, parse
 from fleetmark_protocol.ids import Name
+
+Selection = Literal["snapshot", "continuous"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Targets(Part):
         default=None,
         description="Of these only so many, drawn by the campaign's `seed`: a number, or a share "
         "such as 10%.",
+    )
+    selection: Selection = Field(
+        default="snapshot",
+        description="`snapshot`: the devices that are known at the start. `continuous`: devices "
+        "that join later, or get a tag later, take part too, until the campaign's time is up.",
     )
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from pydantic import (
     create_model,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -22,6 +22,16 @@ class Part(BaseModel):
     """A mapping of the file; unknown keys are mistakes, and text in quotes is no number."""
 
     model_config = _CLOSED
+
+
+def at_key(key: str, text: str) -> PydanticCustomError:
+    """Return a mistake of one key of a mapping, which pydantic would blame as a whole.
+
+    Args:
+        key: where; empty for the mapping itself.
+        text: what is wrong.
+    """
+    return PydanticCustomError("campaign", "{text}", {"text": text, "key": key})
 
 
 @dataclass(frozen=True)

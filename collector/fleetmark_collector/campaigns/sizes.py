@@ -1,4 +1,4 @@
-"""How large a model's weights are: as a device's inventory says, else as its name suggests."""
+"""How much memory a model takes: as a device's inventory says, else as its name suggests."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fleetmark_collector.campaigns.cells import Cell
 from fleetmark_collector.campaigns.roles import KnownDevice
-from fleetmark_protocol.messages import ModelInfo, ModelSpec
+from fleetmark_protocol.messages import ModelInfo, ModelSpec, Options
 
 UNPACKING_BACKEND = "transformers"
 """Holds weights in floating point, whatever the file holds them in."""
@@ -37,6 +37,40 @@ class Weights:
         return self.parameters * self.bits / 8
 
 
+@dataclass(frozen=True)
+class Contexts:
+    """What an engine keeps of the requests that it serves at the same time.
+
+    Attributes:
+        count: of requests.
+        tokens: that each may have.
+        bytes: of all together; 0 where nothing tells.
+    """
+
+    count: int
+    tokens: int
+    bytes: float
+
+
+def contexts_of(cell: Cell, devices: Sequence[KnownDevice]) -> Contexts:
+    """Return what the contexts of a cell take, with as many of them as its clients need."""
+    options = Options.model_validate(cell.labels)
+    count = max([options.parallel or 1, *(one.clients for one in cell.workloads)])
+    each = max((one.kv_bytes_per_token or 0 for one in infos_of(cell.model, devices)), default=0)
+    return Contexts(count, options.context_tokens, float(count * options.context_tokens * each))
+
+
+def infos_of(model: ModelSpec, devices: Sequence[KnownDevice]) -> list[ModelInfo]:
+    """Return what any of the devices says of a model's files."""
+    return [
+        info
+        for one in devices
+        if one.inventory is not None
+        for info in one.inventory.models
+        if _is_of(info, model)
+    ]
+
+
 def weights_of(cell: Cell, devices: Sequence[KnownDevice]) -> Weights | None:
     """Return the weights of a cell's model, or None where nothing tells.
 
@@ -45,13 +79,7 @@ def weights_of(cell: Cell, devices: Sequence[KnownDevice]) -> Weights | None:
         devices: any of them may have the model.
     """
     model = cell.model
-    found = [
-        info
-        for one in devices
-        if one.inventory is not None
-        for info in one.inventory.models
-        if _is_of(info, model)
-    ]
+    found = infos_of(model, devices)
     sized = [(count, info) for info in found if (count := _parameters(info)) is not None]
     held = _held_bits(cell)
     if sized:

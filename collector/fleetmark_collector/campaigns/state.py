@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from fleetmark_collector.campaigns.keeping import About, delete_campaign, insert_campaign
+from fleetmark_collector.campaigns.keeping import About, Kept, delete_campaign, insert_campaign
 from fleetmark_collector.campaigns.plan import Plan
 from fleetmark_collector.campaigns.statefile import StateFile
 from fleetmark_collector.campaigns.tables import (
@@ -22,6 +22,7 @@ from fleetmark_collector.campaigns.tables import (
 )
 from fleetmark_collector.campaigns.transitions import assign_job, move_job, stop_campaign
 from fleetmark_collector.sinks.base import Stored
+from fleetmark_collector.sqlitefile import Fence
 from fleetmark_protocol.errors import ConfigError, StoreError
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec
@@ -33,40 +34,50 @@ _SHOWN = 10
 
 
 class CampaignStore:
-    """Campaigns and jobs in a SQLite file, for any number of processes and threads at once."""
+    """Campaigns and jobs in a SQLite file, for any number of processes and threads at once.
 
-    def __init__(self, file: Path, clock: Callable[[], int] = time.time_ns) -> None:
+    Attributes:
+        file: for what changes campaigns and jobs elsewhere (`steering`, `newcomers`).
+    """
+
+    def __init__(
+        self, file: Path, clock: Callable[[], int] = time.time_ns, fence: Fence | None = None
+    ) -> None:
         """Open the file, and make it if need be.
 
         Args:
             file: shared with the registry of devices.
             clock: nanoseconds since the epoch.
+            fence: see `sqlitefile.Fence`; commands have none.
 
         Raises:
             StoreUnavailable: it cannot be opened now.
             StoreError: it is no SQLite file, or of another version of fleetmark.
         """
         self._clock = clock
-        self._file = StateFile(file)
+        self.file = StateFile(file, fence)
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
+        self.file.close()
 
     # --- what the operator asks ----------------------------------------------------------------
 
-    def create(self, about: About, plan: Plan, retry_of: str | None = None) -> None:
+    def create(
+        self, about: About, plan: Plan, retry_of: str | None = None, kept: Kept | None = None
+    ) -> None:
         """Keep a campaign and its jobs, all QUEUED; the dispatcher takes it from here.
 
         Args:
             about: the campaign.
             plan: its jobs.
             retry_of: the campaign whose jobs it runs again, if it is a retry.
+            kept: what else the dispatcher needs.
 
         Raises:
             ConfigError: the plan has problems or no jobs, or the id is taken.
         """
-        insert_campaign(self._file, about, plan, self._clock(), retry_of)
+        insert_campaign(self.file, about, plan, self._clock(), retry_of, kept)
 
     def delete(self, campaign_id: str) -> None:
         """Forget a campaign that has ended.
@@ -74,7 +85,7 @@ class CampaignStore:
         Raises:
             ConfigError: it has not, or the broker may still hold assignments of it.
         """
-        delete_campaign(self._file, campaign_id)
+        delete_campaign(self.file, campaign_id)
 
     def request_cancel(self, campaign_id: str) -> CampaignRow:
         """Stop a campaign: jobs never sent are CANCELED now, the dispatcher asks for the others.
@@ -121,7 +132,7 @@ class CampaignStore:
         Raises:
             ConfigError: there is no such campaign.
         """
-        rows = self._file.rows(
+        rows = self.file.rows(
             "SELECT file_text FROM campaigns WHERE campaign_id = ?", (campaign_id,)
         )
         if not rows:
@@ -130,15 +141,15 @@ class CampaignStore:
 
     def jobs(self, campaign_id: str) -> list[JobRow]:
         """Return the jobs of a campaign in the order of its plan."""
-        rows = self._file.rows(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE campaign_id = ? ORDER BY position",  # noqa: S608
+        rows = self.file.rows(
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE campaign_id = ? ORDER BY position, job_id",  # noqa: S608
             (campaign_id,),
         )
         return [job_row(row) for row in rows]
 
     def job(self, job_id: str) -> JobRow | None:
         """Return a job of any campaign, if there is such a job."""
-        rows = self._file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,))  # noqa: S608
+        rows = self.file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,))  # noqa: S608
         return job_row(rows[0]) if rows else None
 
     def named_job(self, job_id: str) -> JobRow:
@@ -149,7 +160,7 @@ class CampaignStore:
         """
         found = self.job(job_id)
         if found is None:
-            known = self._file.rows("SELECT job_id FROM jobs ORDER BY updated_ns")
+            known = self.file.rows("SELECT job_id FROM jobs ORDER BY updated_ns")
             raise ConfigError(
                 f"no job {job_id!r}{nearest(job_id, [row[0] for row in known])}",
                 hint="`fleetmark campaign show ID --json` lists a campaign's jobs",
@@ -158,7 +169,7 @@ class CampaignStore:
 
     def moves(self, campaign_id: str) -> list[Move]:
         """Return the changes of state of a campaign's jobs, in the order they were made."""
-        rows = self._file.rows(
+        rows = self.file.rows(
             f"SELECT {MOVE_COLUMNS} FROM job_moves WHERE job_id IN "  # noqa: S608
             "(SELECT job_id FROM jobs WHERE campaign_id = ?) ORDER BY rowid",
             (campaign_id,),
@@ -167,7 +178,7 @@ class CampaignStore:
 
     def retries(self, job_ids: Collection[str]) -> list[JobRow]:
         """Return the jobs, of any campaign, that run one of these again."""
-        rows = self._file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE retry_of IS NOT NULL")  # noqa: S608
+        rows = self.file.rows(f"SELECT {JOB_COLUMNS} FROM jobs WHERE retry_of IS NOT NULL")  # noqa: S608
         return [job for job in map(job_row, rows) if job.retry_of in job_ids]
 
     def spec(self, job_id: str) -> JobSpec:
@@ -176,14 +187,14 @@ class CampaignStore:
         Raises:
             StoreError: there is no such job.
         """
-        rows = self._file.rows("SELECT spec FROM jobs WHERE job_id = ?", (job_id,))
+        rows = self.file.rows("SELECT spec FROM jobs WHERE job_id = ?", (job_id,))
         if not rows:
-            raise StoreError(f"{self._file.path}: no job {job_id!r}")
+            raise StoreError(f"{self.file.path}: no job {job_id!r}")
         return JobSpec.model_validate_json(rows[0][0])
 
     def late_reports(self, campaign_id: str) -> list[LateReport]:
         """Return what devices said too late, in the order it was noticed."""
-        rows = self._file.rows(
+        rows = self.file.rows(
             "SELECT job_id, noted_ns, record FROM late_reports JOIN jobs USING (job_id) "
             "WHERE campaign_id = ? ORDER BY noted_ns, seq",
             (campaign_id,),
@@ -216,7 +227,7 @@ class CampaignStore:
             StoreError: there is no such job.
         """
         return move_job(
-            self._file,
+            self.file,
             job_id,
             state,
             self._clock(),
@@ -227,11 +238,11 @@ class CampaignStore:
 
     def assign(self, job_id: str) -> bool:
         """Mark a QUEUED job as sent; return False if it was canceled in the meantime."""
-        return assign_job(self._file, job_id, self._clock())
+        return assign_job(self.file, job_id, self._clock())
 
     def mark_cleared(self, job_id: str) -> None:
         """Note that a job's assignment was taken off the broker."""
-        with self._file.transaction() as db:
+        with self.file.transaction() as db:
             db.execute("UPDATE jobs SET cleared_ns = ? WHERE job_id = ?", (self._clock(), job_id))
 
     def to_clear(self, again_since_ns: int | None = None) -> list[JobRow]:
@@ -240,8 +251,8 @@ class CampaignStore:
         Args:
             again_since_ns: return those, too, that were cleared at or after this time.
         """
-        rows = self._file.rows(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE assigned_ns IS NOT NULL "  # noqa: S608
+        rows = self.file.rows(
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE (assigned_ns IS NOT NULL OR recalls > 0) "  # noqa: S608
             "AND (cleared_ns IS NULL OR cleared_ns >= ?) AND state NOT IN (?, ?) "
             "ORDER BY campaign_id, position",
             (
@@ -254,11 +265,11 @@ class CampaignStore:
 
     def stop(self, campaign_id: str, reason: StopReason, failure: Failure | None = None) -> None:
         """Let no more jobs be sent, and end those that never were; the first reason stays."""
-        stop_campaign(self._file, campaign_id, reason, failure, self._clock())
+        stop_campaign(self.file, campaign_id, reason, failure, self._clock())
 
     def note_late(self, report: Stored[JobRecord]) -> None:
         """Keep what a device said too late; the same report once."""
-        with self._file.transaction() as db:
+        with self.file.transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO late_reports VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -275,7 +286,7 @@ class CampaignStore:
     # --- inside --------------------------------------------------------------------------------
 
     def _campaigns(self, rest: str, args: Sequence[object] = ()) -> list[CampaignRow]:
-        rows = self._file.rows(f"SELECT {CAMPAIGN_COLUMNS} FROM campaigns {rest}", args)  # noqa: S608
+        rows = self.file.rows(f"SELECT {CAMPAIGN_COLUMNS} FROM campaigns {rest}", args)  # noqa: S608
         return [campaign_row(row) for row in rows]
 
 

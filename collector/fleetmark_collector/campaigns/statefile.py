@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fleetmark_collector.campaigns.schedule_tables import SCHEDULE_SCHEMA
 from fleetmark_collector.campaigns.tables import MIGRATIONS, SCHEMA, SCHEMA_VERSION
-from fleetmark_collector.sqlitefile import connect, transaction, translated
+from fleetmark_collector.sqlitefile import Fence, connect, transaction, translated
 from fleetmark_protocol.errors import StoreError
+
+Connection = sqlite3.Connection
+"""What a transaction hands out."""
 
 
 class StateFile:
@@ -19,14 +23,19 @@ class StateFile:
         path: shared with the registry of devices.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fence: Fence | None = None) -> None:
         """Open the file, and make it and its tables if need be.
+
+        Args:
+            path: of the file.
+            fence: see `sqlitefile.Fence`; commands have none.
 
         Raises:
             StoreUnavailable: it cannot be opened now.
             StoreError: it is no SQLite file, or of another version of fleetmark.
         """
         self.path = path
+        self._fence = fence
         self._lock = threading.Lock()
         self._db = connect(path, "rwc")
         try:
@@ -38,7 +47,7 @@ class StateFile:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Make the tables, or bring those of an older fleetmark up to date."""
-        for statement in SCHEMA:
+        for statement in (*SCHEMA, *SCHEDULE_SCHEMA):
             db.execute(statement)
         row = db.execute("SELECT version FROM campaign_schema").fetchone()
         if row is None:
@@ -65,7 +74,19 @@ class StateFile:
             StoreError: the file is damaged.
         """
         with self._lock, translated(self.path), transaction(self._db) as db:
+            if self._fence is not None:
+                self._fence(db)
             yield db
+
+    def confirm(self) -> None:
+        """Let it pass only if this process may still change the file; changes nothing.
+
+        Raises:
+            FleetmarkError: what the fence raises.
+        """
+        if self._fence is not None:
+            with self._lock, translated(self.path):
+                self._fence(self._db)
 
     def rows(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds.

@@ -9,7 +9,9 @@ from pathlib import Path
 from fleetmark_collector.campaigns.estimate import Estimate, estimate_plan
 from fleetmark_collector.campaigns.file import Campaign, load_campaign
 from fleetmark_collector.campaigns.history import History, read_history
-from fleetmark_collector.campaigns.plan import Plan, make_plan, new_campaign_id
+from fleetmark_collector.campaigns.keeping import Kept
+from fleetmark_collector.campaigns.plan import Plan, PlannedJob, make_plan, new_campaign_id
+from fleetmark_collector.campaigns.selfcontained import self_contained
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.statefile import has_campaigns
 from fleetmark_collector.config import CollectorSettings
@@ -31,9 +33,7 @@ class Outlook:
         Raises:
             ConfigError: all that stands against it, a line each.
         """
-        problems = [*self.plan.problems, *self.estimate.problems]
-        if problems:
-            raise ConfigError("\n".join(problems))
+        self.plan.check()
         if self.estimate.over and not accept_limits:
             raise ConfigError(
                 "\n".join(self.estimate.over), hint="--yes starts it all the same; or ask for less"
@@ -60,7 +60,7 @@ def look_ahead(settings: CollectorSettings, campaign: Campaign, time_ns: int) ->
     devices = _devices(settings)
     plan = make_plan(campaign, new_campaign_id(campaign.name, time_ns), devices)
     history, notes = _history(settings, plan)
-    estimate = estimate_plan(campaign, plan, devices, history)
+    estimate = estimate_plan(campaign, plan, devices, history, time_ns)
     return Outlook(plan, replace(estimate, notes=(*notes, *estimate.notes)))
 
 
@@ -85,22 +85,65 @@ def submit_campaign(
         StoreError: the state file cannot be used.
     """
     campaign = load_campaign(file)
-    limits = campaign.limits
-    if limits.duration_s is None and limits.cost_usd is None:
-        plan = plan_campaign(settings, campaign, time.time_ns())
-        plan.check()
-    else:
-        outlook = look_ahead(settings, campaign, time.time_ns())
-        outlook.check(accept_limits=accept_limits)
-        beyond = (f"started beyond its limits: {line}" for line in outlook.estimate.over)
-        plan = replace(outlook.plan, notes=(*outlook.plan.notes, *beyond))
+    plan = permitted(settings, campaign, accept_limits=accept_limits)
+    if campaign.schedule is not None:
+        once = f"runs once, now; `fleetmark campaign schedule {file}` has it run as scheduled"
+        plan = replace(plan, notes=(*plan.notes, once))
     with closing(CampaignStore(settings.state_file)) as store:
         while store.has(plan.campaign_id):
             sleep(1.0)
             again = plan_campaign(settings, campaign, time.time_ns())
-            plan = replace(again, notes=plan.notes)
-        store.create(campaign, plan)
+            plan = replace(again, notes=plan.notes, jobs=_timed(again.jobs, plan.jobs))
+        store.create(campaign, plan, kept=kept_of(campaign))
     return plan.campaign_id, plan
+
+
+def kept_of(campaign: Campaign) -> Kept:
+    """Return what the dispatcher needs of a campaign beside its jobs.
+
+    Raises:
+        ConfigError: a file with prompts cannot be read any more.
+    """
+    selection = campaign.targets.selection
+    if selection == "snapshot":
+        return Kept()
+    return Kept(selection, self_contained(campaign.text, campaign.file.parent))
+
+
+def permitted(
+    settings: CollectorSettings,
+    campaign: Campaign,
+    *,
+    accept_limits: bool,
+    done: str = "started",
+) -> Plan:
+    """Return the plan of a campaign that may be run now; a note says what was `done` all the same.
+
+    Raises:
+        ConfigError: it may not.
+        StoreError: the state file cannot be used.
+    """
+    limits = campaign.limits
+    if (limits.duration_s, limits.cost_usd, campaign.policy.windows) == (None, None, None):
+        plan = plan_campaign(settings, campaign, time.time_ns())
+        plan.check()
+        return plan
+    outlook = look_ahead(settings, campaign, time.time_ns())
+    outlook.check(accept_limits=accept_limits)
+    beyond = (f"{done} beyond its limits: {line}" for line in outlook.estimate.over)
+    expected = [one for device in outlook.estimate.devices for one in device.jobs]
+    seconds = {one.job.spec.job_id: one.seconds.likely for one in expected if one.seconds}
+    jobs = [replace(one, estimate_s=seconds.get(one.spec.job_id)) for one in outlook.plan.jobs]
+    return replace(outlook.plan, jobs=tuple(jobs), notes=(*outlook.plan.notes, *beyond))
+
+
+def _timed(jobs: Sequence[PlannedJob], before: Sequence[PlannedJob]) -> tuple[PlannedJob, ...]:
+    """Return jobs that were planned again, with the estimates of those planned before."""
+    # By the end of their ids: the start of them is the campaign's.
+    known = {one.spec.job_id.partition(".")[2]: one.estimate_s for one in before}
+    return tuple(
+        replace(one, estimate_s=known.get(one.spec.job_id.partition(".")[2])) for one in jobs
+    )
 
 
 def _devices(settings: CollectorSettings) -> list[Device]:

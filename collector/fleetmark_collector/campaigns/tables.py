@@ -1,14 +1,17 @@
 """The tables of campaigns and jobs: their columns, their rows, and what a campaign's state is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from fleetmark_collector.campaigns.policy import Policy
+from fleetmark_collector.campaigns.selection import Selection
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import Failure, JobRecord
 
-SCHEMA_VERSION = 2
+NS = 1_000_000_000
+SCHEMA_VERSION = 3
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS campaign_schema (version INTEGER NOT NULL)",
@@ -16,14 +19,18 @@ SCHEMA = (
         campaign_id TEXT PRIMARY KEY, name TEXT NOT NULL, description TEXT NOT NULL,
         file_name TEXT NOT NULL, file_text TEXT NOT NULL, campaign_s REAL NOT NULL,
         created_ns INTEGER NOT NULL, state TEXT NOT NULL, stop_reason TEXT, stop_ns INTEGER,
-        finished_ns INTEGER, retry_of TEXT) WITHOUT ROWID""",
+        finished_ns INTEGER, retry_of TEXT, policy TEXT NOT NULL DEFAULT '{}',
+        selection TEXT NOT NULL DEFAULT 'snapshot', inlined TEXT, failure TEXT, paused_ns INTEGER,
+        paused_before_ns INTEGER NOT NULL DEFAULT 0, schedule TEXT) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS jobs (
         job_id TEXT PRIMARY KEY, campaign_id TEXT NOT NULL REFERENCES campaigns,
         position INTEGER NOT NULL, fleet TEXT NOT NULL, device TEXT NOT NULL, cell TEXT NOT NULL,
         job_s REAL NOT NULL, trials_planned INTEGER NOT NULL, spec TEXT NOT NULL,
         state TEXT NOT NULL, attempt INTEGER NOT NULL, failure TEXT, trials_recorded INTEGER,
         assigned_ns INTEGER, started_ns INTEGER, cleared_ns INTEGER, updated_ns INTEGER NOT NULL,
-        retry_of TEXT) WITHOUT ROWID""",
+        retry_of TEXT, superseded_by TEXT, retries INTEGER NOT NULL DEFAULT 0,
+        not_before_ns INTEGER, estimate_s REAL, stop_reason TEXT, stop_ns INTEGER,
+        recalls INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS jobs_by_campaign ON jobs (campaign_id, position)",
     """CREATE TABLE IF NOT EXISTS late_reports (
         fleet TEXT NOT NULL, device TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -40,10 +47,28 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE campaigns ADD COLUMN retry_of TEXT",
         "ALTER TABLE jobs ADD COLUMN retry_of TEXT",
     ),
+    2: (
+        "ALTER TABLE campaigns ADD COLUMN policy TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE campaigns ADD COLUMN selection TEXT NOT NULL DEFAULT 'snapshot'",
+        "ALTER TABLE campaigns ADD COLUMN inlined TEXT",
+        "ALTER TABLE campaigns ADD COLUMN failure TEXT",
+        "ALTER TABLE campaigns ADD COLUMN paused_ns INTEGER",
+        "ALTER TABLE campaigns ADD COLUMN paused_before_ns INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE campaigns ADD COLUMN schedule TEXT",
+        "ALTER TABLE jobs ADD COLUMN superseded_by TEXT",
+        "ALTER TABLE jobs ADD COLUMN retries INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN not_before_ns INTEGER",
+        "ALTER TABLE jobs ADD COLUMN estimate_s REAL",
+        "ALTER TABLE jobs ADD COLUMN stop_reason TEXT",
+        "ALTER TABLE jobs ADD COLUMN stop_ns INTEGER",
+        "ALTER TABLE jobs ADD COLUMN recalls INTEGER NOT NULL DEFAULT 0",
+    ),
 }
 """Version -> what makes the tables of the next one of it; tables that are new are made anyway."""
 
-StopReason = Literal["cancel", "timeout"]
+StopReason = Literal["cancel", "timeout", "abort"]
+JobStop = Literal["cancel", "window"]
+"""Why a device is asked to stop one job: somebody wants it so, or its window has closed."""
 
 
 class CampaignState(StrEnum):
@@ -69,6 +94,12 @@ class CampaignRow:
         stop_reason: why no more jobs are sent, if so.
         finished_ns: when its last job became terminal; None while RUNNING.
         retry_of: the campaign whose jobs it runs again, if it is a retry.
+        policy: what the dispatcher goes by.
+        selection: whether devices that join later take part.
+        failure: why it stopped by itself, if it did.
+        paused_ns: since when no job is sent; None while jobs are.
+        paused_before_ns: how long it was paused in all before that.
+        schedule: what started it, if a schedule did.
     """
 
     campaign_id: str
@@ -82,6 +113,26 @@ class CampaignRow:
     stop_ns: int | None
     finished_ns: int | None
     retry_of: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    selection: Selection = "snapshot"
+    failure: Failure | None = None
+    paused_ns: int | None = None
+    paused_before_ns: int = 0
+    schedule: str | None = None
+
+    @property
+    def joinable(self) -> bool:
+        """Whether devices that join now get jobs of it."""
+        return (
+            self.selection == "continuous" and not self.state.terminal and self.stop_reason is None
+        )
+
+    def deadline_ns(self, now_ns: int) -> int:
+        """Return when its time is up; while it is paused that moves on."""
+        paused_ns = self.paused_before_ns
+        if self.paused_ns is not None:
+            paused_ns += max(0, now_ns - self.paused_ns)
+        return self.created_ns + int(self.campaign_s * NS) + paused_ns
 
 
 @dataclass(frozen=True)
@@ -95,7 +146,14 @@ class JobRow:
         assigned_ns: when it was first sent to the device; None before.
         started_ns: when the centre learned that this attempt had begun.
         cleared_ns: when its assignment was taken off the broker.
-        retry_of: the job of an earlier campaign that this one runs again, if it is one.
+        retry_of: the job that this one runs again, of an earlier campaign or of its own.
+        superseded_by: the job of its own campaign that runs it again; that one's end counts.
+        retries: how often it was run again because it went wrong, up to this one.
+        not_before_ns: when it may be sent at the earliest.
+        estimate_s: how long it likely takes; None where nothing told.
+        stop_reason: why its device is asked to stop it, apart from its campaign.
+        stop_ns: since when.
+        recalls: how often it was taken back before it had begun.
     """
 
     job_id: str
@@ -114,6 +172,13 @@ class JobRow:
     cleared_ns: int | None
     updated_ns: int
     retry_of: str | None = None
+    superseded_by: str | None = None
+    retries: int = 0
+    not_before_ns: int | None = None
+    estimate_s: float | None = None
+    stop_reason: JobStop | None = None
+    stop_ns: int | None = None
+    recalls: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,16 +206,25 @@ JOB_COLUMNS = ", ".join(field.name for field in fields(JobRow))
 MOVE_COLUMNS = ", ".join(field.name for field in fields(Move))
 
 
-def derive(states: Sequence[JobState], stop_reason: StopReason | None) -> CampaignState:
-    """Return a campaign's state from those of its jobs."""
-    if not all(state.terminal for state in states):
+def derive(
+    states: Sequence[JobState], stop_reason: StopReason | None, *, joinable: bool = False
+) -> CampaignState:
+    """Return a campaign's state from those of its jobs, of each chain of retries the last.
+
+    Args:
+        states: of its jobs.
+        stop_reason: why no more jobs are sent, if so.
+        joinable: whether devices that are not there yet may still bring jobs.
+    """
+    if joinable or not all(state.terminal for state in states):
         return CampaignState.RUNNING
-    if all(state is JobState.SUCCEEDED for state in states):
+    if states and all(state is JobState.SUCCEEDED for state in states):
         return CampaignState.SUCCEEDED
-    unfinished = {JobState.CANCELED, JobState.TIMED_OUT} & set(states)
+    # Of a campaign that no device ever joined there is no job whose state could tell.
+    unfinished = {JobState.CANCELED, JobState.TIMED_OUT} & set(states) or not states
     if unfinished and stop_reason == "timeout":
         return CampaignState.TIMED_OUT
-    if JobState.CANCELED in unfinished and stop_reason == "cancel":
+    if stop_reason == "cancel" and (not states or JobState.CANCELED in states):
         return CampaignState.CANCELED
     return CampaignState.FAILED
 
@@ -158,18 +232,25 @@ def derive(states: Sequence[JobState], stop_reason: StopReason | None) -> Campai
 def campaign_row(row: tuple[Any, ...]) -> CampaignRow:
     """Return a campaign from its `CAMPAIGN_COLUMNS`."""
     campaign = CampaignRow(*row)
-    return replace(campaign, state=CampaignState(campaign.state))
+    return replace(
+        campaign,
+        state=CampaignState(campaign.state),
+        policy=Policy.model_validate_json(str(campaign.policy)),
+        failure=_failure(campaign.failure),
+    )
 
 
 def job_row(row: tuple[Any, ...]) -> JobRow:
     """Return a job from its `JOB_COLUMNS`."""
     job = JobRow(*row)
-    failure = None if job.failure is None else Failure.model_validate_json(str(job.failure))
-    return replace(job, state=JobState(job.state), failure=failure)
+    return replace(job, state=JobState(job.state), failure=_failure(job.failure))
 
 
 def move_row(row: tuple[Any, ...]) -> Move:
     """Return a change of state from its `MOVE_COLUMNS`."""
     move = Move(*row)
-    failure = None if move.failure is None else Failure.model_validate_json(str(move.failure))
-    return replace(move, state=JobState(move.state), failure=failure)
+    return replace(move, state=JobState(move.state), failure=_failure(move.failure))
+
+
+def _failure(text: object) -> Failure | None:
+    return None if text is None else Failure.model_validate_json(str(text))

@@ -4,10 +4,10 @@ Pure: the same fleet, targets and seed choose the same devices, whatever order t
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from fleetmark_collector.campaigns.roles import KnownDevice
+from fleetmark_collector.campaigns.roles import DeviceKey, KnownDevice
 from fleetmark_collector.campaigns.selection import Targets
 from fleetmark_collector.campaigns.yaml_source import Loc, Problem, Source
 from fleetmark_protocol.settings import suggestion
@@ -15,10 +15,15 @@ from fleetmark_protocol.settings import suggestion
 
 @dataclass(frozen=True)
 class Chosen:
-    """The devices of a campaign, and what is wrong with its targets."""
+    """The devices of a campaign, and what is wrong with its targets.
+
+    Attributes:
+        notes: what the operator should know.
+    """
 
     devices: tuple[KnownDevice, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
 
 def choose(targets: Targets, seed: int, known: Sequence[KnownDevice], source: Source) -> Chosen:
@@ -31,6 +36,14 @@ def choose(targets: Targets, seed: int, known: Sequence[KnownDevice], source: So
         source: the file.
     """
     known = sorted(known, key=lambda one: (one.fleet, one.device))
+    if targets.selection == "continuous":
+        # What is not there yet may come: names that nobody has are told, and are no mistake.
+        drawn = newcomers(targets, seed, known, frozenset())
+        unknown = (problem.text for problem in _unknown(targets, known, source))
+        notes = [f"{text}: waits for devices to join" for text in unknown]
+        if not drawn and not notes:
+            notes = ["no device fits the targets yet: waits for devices to join"]
+        return Chosen(tuple(drawn), (), tuple(notes))
     if not known:
         text = (
             "the collector knows no devices yet (start `fleetmark collect` and the agents; "
@@ -49,6 +62,28 @@ def choose(targets: Targets, seed: int, known: Sequence[KnownDevice], source: So
             problems.append(Problem(("targets", "sample"), text))
         drawn = _draw(fitting, wanted, seed)
     return Chosen(tuple(drawn), tuple(problems))
+
+
+def newcomers(
+    targets: Targets, seed: int, known: Sequence[KnownDevice], members: Collection[DeviceKey]
+) -> list[KnownDevice]:
+    """Return the devices that are to join a campaign which takes newcomers.
+
+    A share is one of all that fit or take part already, and is kept from below as more devices
+    come: who has been drawn stays. A number is filled up.
+
+    Args:
+        targets: what the file says.
+        seed: of the sample.
+        known: all devices there are.
+        members: devices that take part already.
+    """
+    fitting = [one for one in known if _is_named(targets, one) and _fits(targets, one)]
+    new = [one for one in fitting if (one.fleet, one.device) not in members]
+    if targets.sample is None:
+        return sorted(new, key=lambda one: (one.fleet, one.device))
+    wanted = targets.sample.of(len(new) + len(members))
+    return _draw(new, max(0, wanted - len(members)), seed)
 
 
 def tags_of(device: KnownDevice) -> frozenset[str]:

@@ -5,8 +5,10 @@ dies, or another that changes the same at once, leaves nothing half done.
 """
 
 import sqlite3
+from collections.abc import Sequence
 
 from fleetmark_collector.campaigns.statefile import StateFile
+from fleetmark_collector.campaigns.succession import succeed
 from fleetmark_collector.campaigns.tables import (
     MOVE_COLUMNS,
     CampaignState,
@@ -31,7 +33,8 @@ def move_job(
     """Move a job if the state machine lets it; return whether it moved.
 
     A device's last word may overtake its first: an end that needs IN_PROGRESS before it
-    counts as having passed through it. The campaign ends with its last job.
+    counts as having passed through it. Where its campaign's rules have it run again, the job that
+    does so is there at once; else the campaign ends with its last job.
 
     Raises:
         StoreError: there is no such job, or the file cannot be used.
@@ -65,16 +68,18 @@ def move_job(
         )
         _note(db, job_id, now_ns, state, attempt, failure)
         if state.terminal:
-            _settle(db, row[2], now_ns)
+            succeed(db, job_id, state, failure, now_ns)
+            settle(db, row[2], now_ns)
     return True
 
 
 def assign_job(file: StateFile, job_id: str, now_ns: int) -> bool:
-    """Mark a QUEUED job as sent; return False if it was sent before or its campaign stops."""
+    """Mark a QUEUED job as sent; False if it was before, or its campaign stops or is paused."""
     with file.transaction() as db:
         done = db.execute(
             "UPDATE jobs SET assigned_ns = ?, updated_ns = ? WHERE job_id = ? AND state = ? "
-            "AND assigned_ns IS NULL AND (SELECT stop_reason FROM campaigns "
+            "AND assigned_ns IS NULL AND stop_reason IS NULL "
+            "AND (SELECT coalesce(stop_reason, paused_ns) FROM campaigns "
             "WHERE campaign_id = jobs.campaign_id) IS NULL",
             (now_ns, now_ns, job_id, JobState.QUEUED),
         )
@@ -85,27 +90,64 @@ def stop_campaign(
     file: StateFile, campaign_id: str, reason: StopReason, failure: Failure | None, now_ns: int
 ) -> None:
     """Let no more jobs be sent, and end those that never were; the first reason stays."""
-    ended = JobState.CANCELED if reason == "cancel" else JobState.TIMED_OUT
     with file.transaction() as db:
-        done = db.execute(
-            "UPDATE campaigns SET stop_reason = ?, stop_ns = ? "
-            "WHERE campaign_id = ? AND state = ? AND stop_reason IS NULL",
-            (reason, now_ns, campaign_id, CampaignState.RUNNING),
-        )
-        if done.rowcount == 0:
-            return
-        never_sent = "campaign_id = ? AND state = ? AND assigned_ns IS NULL"
-        those = (campaign_id, JobState.QUEUED)
-        for job_id, attempt in db.execute(
-            f"SELECT job_id, attempt FROM jobs WHERE {never_sent}",  # noqa: S608
-            those,
-        ).fetchall():
-            _note(db, job_id, now_ns, ended, attempt, failure)
-        db.execute(
-            f"UPDATE jobs SET state = ?, failure = ?, updated_ns = ? WHERE {never_sent}",  # noqa: S608
-            (ended, _json(failure), now_ns, *those),
-        )
-        _settle(db, campaign_id, now_ns)
+        put_stop(db, campaign_id, reason, failure, now_ns)
+
+
+def put_stop(
+    db: sqlite3.Connection,
+    campaign_id: str,
+    reason: StopReason,
+    failure: Failure | None,
+    now_ns: int,
+) -> None:
+    """Do what `stop_campaign` does, as part of a transaction."""
+    ended = JobState.TIMED_OUT if reason == "timeout" else JobState.CANCELED
+    done = db.execute(
+        "UPDATE campaigns SET stop_reason = ?, stop_ns = ?, failure = ?, paused_ns = NULL "
+        "WHERE campaign_id = ? AND state = ? AND stop_reason IS NULL",
+        (
+            reason,
+            now_ns,
+            _json(failure) if reason == "abort" else None,
+            campaign_id,
+            CampaignState.RUNNING,
+        ),
+    )
+    if done.rowcount == 0:
+        return
+    never_sent = "campaign_id = ? AND state = ? AND assigned_ns IS NULL"
+    end_jobs(db, never_sent, (campaign_id, JobState.QUEUED), ended, failure, now_ns)
+    settle(db, campaign_id, now_ns)
+
+
+def end_jobs(
+    db: sqlite3.Connection,
+    where: str,
+    those: Sequence[object],
+    state: JobState,
+    failure: Failure | None,
+    now_ns: int,
+) -> None:
+    """End jobs that are QUEUED or IN_PROGRESS, without successors; `settle` comes after it.
+
+    Args:
+        db: in a transaction.
+        where: names them, in SQL.
+        those: parameters of it.
+        state: which they end in; lawful from either.
+        failure: why.
+        now_ns: the centre's clock.
+    """
+    for job_id, attempt in db.execute(
+        f"SELECT job_id, attempt FROM jobs WHERE {where}",  # noqa: S608
+        those,
+    ).fetchall():
+        _note(db, job_id, now_ns, state, attempt, failure)
+    db.execute(
+        f"UPDATE jobs SET state = ?, failure = ?, updated_ns = ? WHERE {where}",  # noqa: S608
+        (state, _json(failure), now_ns, *those),
+    )
 
 
 def _note(
@@ -123,13 +165,16 @@ def _note(
     )
 
 
-def _settle(db: sqlite3.Connection, campaign_id: str, now_ns: int) -> None:
+def settle(db: sqlite3.Connection, campaign_id: str, now_ns: int) -> None:
     """End the campaign if its last job has ended; in the transaction that ended the job."""
-    rows = db.execute("SELECT state FROM jobs WHERE campaign_id = ?", (campaign_id,)).fetchall()
-    (reason,) = db.execute(
-        "SELECT stop_reason FROM campaigns WHERE campaign_id = ?", (campaign_id,)
+    rows = db.execute(
+        "SELECT state FROM jobs WHERE campaign_id = ? AND superseded_by IS NULL", (campaign_id,)
+    ).fetchall()
+    reason, selection = db.execute(
+        "SELECT stop_reason, selection FROM campaigns WHERE campaign_id = ?", (campaign_id,)
     ).fetchone()
-    state = derive([JobState(row[0]) for row in rows], reason)
+    joinable = selection == "continuous" and reason is None
+    state = derive([JobState(row[0]) for row in rows], reason, joinable=joinable)
     if state.terminal:
         db.execute(
             "UPDATE campaigns SET state = ?, finished_ns = ? WHERE campaign_id = ? AND state = ?",

@@ -1,13 +1,15 @@
 """What there is to see of a campaign right now, gathered from the files; no drawing here."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fleetmark_collector.campaigns.roles import Registry
+from fleetmark_collector.campaigns.situation import Situation, look
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
+from fleetmark_collector.campaigns.turns import is_out
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_protocol.errors import StoreUnavailable
 from fleetmark_protocol.jobs import JobState
@@ -42,6 +44,7 @@ class View:
         stored: job id -> trials in the store.
         eta_s: seconds until the end at the pace so far; None while unknown.
         late_reports: reports that came after their job had ended here.
+        situation: what it waits for.
     """
 
     campaign: CampaignRow
@@ -50,31 +53,38 @@ class View:
     stored: Mapping[str, int]
     eta_s: float | None
     late_reports: int
+    situation: Situation = field(default_factory=Situation)
+
+    @property
+    def current(self) -> tuple[JobRow, ...]:
+        """The jobs that count: of those that were run again the last of each chain."""
+        return tuple(_current(self.jobs))
 
     @property
     def by_state(self) -> Counter[JobState]:
-        """How many jobs are in each state."""
-        return Counter(job.state for job in self.jobs)
+        """How many of the jobs that count are in each state."""
+        return Counter(job.state for job in self.current)
 
     @property
     def trials_planned(self) -> int:
-        """Trials of all jobs, warm-ups included."""
-        return sum(job.trials_planned for job in self.jobs)
+        """Trials of the jobs that count, warm-ups included."""
+        return sum(job.trials_planned for job in self.current)
 
     @property
     def trials_stored(self) -> int:
-        """Trials of all jobs that are in the store."""
-        return sum(self.stored.get(job.job_id, 0) for job in self.jobs)
+        """Trials of the jobs that count that are in the store."""
+        return sum(self.stored.get(job.job_id, 0) for job in self.current)
 
     @property
     def trials_settled(self) -> int:
         """Trials that need no waiting for: stored, or of a job that has ended without them."""
-        return sum(_settled(job, self.stored) for job in self.jobs)
+        return sum(_settled(job, self.stored) for job in self.current)
 
     @property
     def failed(self) -> tuple[JobRow, ...]:
-        """Jobs that ended other than well, the last to end first."""
-        bad = (job for job in self.jobs if job.state.terminal and job.state != JobState.SUCCEEDED)
+        """Jobs that ended other than well and are not run again, the last to end first."""
+        ended = (job for job in self.current if job.state.terminal)
+        bad = (job for job in ended if job.state is not JobState.SUCCEEDED)
         return tuple(sorted(bad, key=lambda job: job.updated_ns, reverse=True))
 
 
@@ -91,16 +101,23 @@ def gather(
     jobs = store.jobs(campaign_id)
     stored = _if_there(lambda: reader.trial_counts(campaign_id))
     samples = _if_there(reader.latest_telemetry)
-    online = {(one.fleet, one.device): one.online for one in registry.list()}
+    devices = registry.list()
+    online = {(one.fleet, one.device): one.online for one in devices}
     keys = sorted({(job.fleet, job.device) for job in jobs})
     return View(
         campaign,
         tuple(jobs),
         tuple(_device(key, jobs, online.get(key, False), samples) for key in keys),
         stored,
-        _eta_s(jobs, stored, now_ns),
+        # While it is paused nobody can tell.
+        None if campaign.paused_ns is not None else _eta_s(_current(jobs), stored, now_ns),
         len(store.late_reports(campaign_id)),
+        look(campaign, jobs, devices, now_ns),
     )
+
+
+def _current(jobs: Iterable[JobRow]) -> list[JobRow]:
+    return [job for job in jobs if job.superseded_by is None]
 
 
 def _if_there(read: Callable[[], dict[K, V]]) -> dict[K, V]:
@@ -117,11 +134,7 @@ def _device(
     online: bool,
     samples: Mapping[tuple[str, str], TelemetryRecord],
 ) -> DeviceView:
-    sent = [
-        job
-        for job in jobs
-        if (job.fleet, job.device) == key and not job.state.terminal and job.assigned_ns is not None
-    ]
+    sent = [job for job in jobs if (job.fleet, job.device) == key and is_out(job)]
     job = sent[0] if sent else None
     sample = samples.get(key) if online else None
     if sample is None:

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fleetmark_collector.cli import campaign_keep
+from fleetmark_collector.cli import campaign_keep, campaign_schedule, campaign_steer
 from fleetmark_collector.cli.campaign_common import (
     IdArgument,
-    NeededIdArgument,
     begin,
     chosen_id,
-    existing_store,
     look,
     watch_for_programs,
     watch_to_the_end,
 )
-from fleetmark_collector.cli.campaign_output import say, status_json
+from fleetmark_collector.cli.campaign_output import status_json
 from fleetmark_collector.cli.common import (
     ConfigOption,
     DataDirOption,
@@ -59,27 +57,31 @@ def register(parent: typer.Typer) -> None:
 def validate(file: FileArgument, as_json: JsonOption = False) -> None:
     """Check a campaign file without needing devices or a collector."""
     from fleetmark_collector.campaigns.file import load_campaign
+    from fleetmark_collector.campaigns.plan import jobs_of
+    from fleetmark_collector.cli.plan_output import trials_text
 
     try:
-        cells = load_campaign(file).cells
+        campaign = load_campaign(file)
     except ConfigError as error:
         if as_json:
             print_json({"file": file, "valid": False, "problems": error.message.splitlines()})
         raise
-    trials = sum(cell.trials for cell in cells)
+    cells, jobs = campaign.cells, jobs_of(campaign)
+    trials = sum(job.trials for job in jobs)
     if as_json:
         print_json(
             {
                 "file": file,
                 "valid": True,
                 "problems": [],
-                "jobs_per_device": len(cells),
+                "jobs_per_device": len(jobs),
                 "trials_per_device": trials,
                 "cells": [{"cell": str(cell), "trials": cell.trials} for cell in cells],
             }
         )
         return
-    typer.echo(f"{file}: valid. On each device: {len(cells)} jobs, {trials} trials.")
+    told = trials_text([one for job in jobs for one in job.workloads])
+    typer.echo(f"{file}: valid. On each device: {len(jobs)} jobs, {told} trials.")
 
 
 @app.command()
@@ -186,7 +188,8 @@ def status(
 
 
 def _show(settings: "CollectorSettings", campaign_id: str | None, as_json: bool) -> str:
-    from fleetmark_collector.campaigns.watch import draw, print_end
+    from fleetmark_collector.campaigns.picture import draw
+    from fleetmark_collector.campaigns.watch import print_end
 
     view, alive = look(settings, chosen_id(settings, campaign_id))
     ended = view.campaign.state.terminal
@@ -198,40 +201,6 @@ def _show(settings: "CollectorSettings", campaign_id: str | None, as_json: bool)
         if ended:
             print_end(view, settings, out)
     return view.campaign.state
-
-
-@app.command()
-def cancel(
-    campaign_id: NeededIdArgument,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-    data_dir: DataDirOption = None,
-) -> None:
-    """Cancel a campaign: devices stop their jobs, what is measured stays."""
-    from fleetmark_collector.campaigns.watch import NO_COLLECTOR
-
-    settings = settings_from(config, data_dir)
-    store = existing_store(settings)
-    try:
-        before = store.campaign(campaign_id)
-        after = store.request_cancel(campaign_id)
-    finally:
-        store.close()
-    view, alive = look(settings, campaign_id)
-    if as_json:
-        print_json(status_json(view, alive))
-        return
-    out = console()
-    if before.state.terminal:
-        say(out, f"Campaign {campaign_id} has ended already: {before.state}.")
-        return
-    running = sum(not job.state.terminal for job in view.jobs)
-    if after.state.terminal:
-        say(out, f"Campaign {campaign_id}: {after.state}; no job was under way.")
-    else:
-        say(out, f"Campaign {campaign_id}: asked devices to stop {running} job(s) under way.")
-        if not alive:
-            say(out, f"note: {NO_COLLECTOR}")
 
 
 @app.command("list")
@@ -258,4 +227,6 @@ def list_campaigns(
         typer.echo(f"No campaigns in {settings.data_dir} yet.")
 
 
+campaign_schedule.add_to(app)
+campaign_steer.add_to(app)
 campaign_keep.add_to(app)

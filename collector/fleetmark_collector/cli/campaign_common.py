@@ -117,7 +117,8 @@ def begin(settings: "CollectorSettings", made: "Plan", *, detach: bool, as_json:
 def _say_begun(
     settings: "CollectorSettings", made: "Plan", out: "Console", *, detach: bool, alive: bool
 ) -> None:
-    from fleetmark_collector.campaigns.watch import NO_COLLECTOR, command_line
+    from fleetmark_collector.campaigns.watch import command_line
+    from fleetmark_collector.campaigns.wording import NO_COLLECTOR
 
     devices = len({(job.fleet, job.device) for job in made.jobs})
     say(

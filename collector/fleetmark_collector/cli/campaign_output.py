@@ -39,8 +39,12 @@ def list_json(rows: "Rows") -> list[dict[str, object]]:
             "created_ns": row.created_ns,
             "finished_ns": row.finished_ns,
             "retry_of": row.retry_of,
-            "jobs": len(jobs),
-            "jobs_ended": sum(job.state.terminal for job in jobs),
+            "schedule": row.schedule,
+            "paused": _paused(row),
+            "selection": row.selection,
+            "jobs": len(_current(jobs)),
+            "jobs_ended": sum(job.state.terminal for job in _current(jobs)),
+            "jobs_retried": len(jobs) - len(_current(jobs)),
         }
         for row, jobs in rows
     ]
@@ -57,23 +61,40 @@ def print_list(rows: "Rows", out: "Console") -> None:
     table.add_column("jobs ended", justify="right")
     table.add_column("description")
     for row, jobs in rows:
-        ended = f"{sum(job.state.terminal for job in jobs)}/{len(jobs)}"
+        current = _current(jobs)
+        ended = f"{sum(job.state.terminal for job in current)}/{len(current)}"
+        if len(current) < len(jobs):
+            ended += f" ({len(jobs) - len(current)} retried)"
         retry = f"retry of {row.retry_of}" if row.retry_of else ""
-        text = "; ".join(part for part in (retry, row.description) if part)
-        table.add_row(row.campaign_id, row.state, ended, escape(text))
+        schedule = f"scheduled by {row.schedule}" if row.schedule else ""
+        text = "; ".join(part for part in (retry, schedule, row.description) if part)
+        state = f"{row.state} (paused)" if _paused(row) else str(row.state)
+        table.add_row(row.campaign_id, state, ended, escape(text))
     out.print(table)
+
+
+def _current(jobs: "Sequence[JobRow]") -> "list[JobRow]":
+    return [job for job in jobs if job.superseded_by is None]
+
+
+def _paused(row: "CampaignRow") -> bool:
+    return row.paused_ns is not None and not row.state.terminal
 
 
 def status_json(view: "View", alive: bool) -> dict[str, object]:
     """Return how a campaign stands, for programs."""
+    from fleetmark_collector.campaigns.situation import situation_json, wait_json
+
     campaign = view.campaign
     return {
+        **situation_json(campaign, view.situation),
         "campaign_id": campaign.campaign_id,
         "state": campaign.state,
         "stop_reason": campaign.stop_reason,
         "created_ns": campaign.created_ns,
         "finished_ns": campaign.finished_ns,
         "retry_of": campaign.retry_of,
+        "schedule": campaign.schedule,
         "collector_running": alive,
         "trials_planned": view.trials_planned,
         "trials_stored": view.trials_stored,
@@ -101,6 +122,8 @@ def status_json(view: "View", alive: bool) -> dict[str, object]:
                 "state": job.state,
                 "attempt": job.attempt,
                 "retry_of": job.retry_of,
+                "superseded_by": job.superseded_by,
+                "waits": wait_json(view.situation.waits.get(job.job_id)),
                 "trials_planned": job.trials_planned,
                 "trials_stored": view.stored.get(job.job_id, 0),
                 "failure": job.failure.model_dump() if job.failure else None,

@@ -35,7 +35,8 @@ def collect(
 
     Writes what the agents send to the store, tells them what is safely written, and gives them
     the jobs of the campaigns that `fleetmark campaign run` puts in the same data directory. A
-    broker that is down is waited for. One collector per data directory.
+    broker that is down is waited for. A second collector on the same data directory waits, and
+    takes over when the first ends or hangs.
     """
     from fleetmark_collector.service import run_collector
 

@@ -1,4 +1,4 @@
-"""Names for the shell to complete: campaigns, jobs, devices, tags, read from the state file alone.
+"""Names for the shell to complete: campaigns, jobs, devices ..., read from the state file alone.
 
 A shell waits for this at every press of a key, so nothing heavy is loaded, nothing is written, and
 whatever goes wrong there are just no names.
@@ -18,6 +18,11 @@ def complete_campaign(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return ids of campaigns, the newest first."""
     query = "SELECT campaign_id FROM campaigns ORDER BY created_ns DESC"
     return _names(ctx, query, incomplete)
+
+
+def complete_schedule(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return names of schedules."""
+    return _names(ctx, "SELECT name FROM schedules ORDER BY name", incomplete)
 
 
 def complete_job(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -74,6 +74,10 @@ def _facts(job: "JobRow", spec: "JobSpec") -> list[tuple[str, str]]:
     )
     if job.retry_of is not None:
         facts.append(("retry of", job.retry_of))
+    if job.superseded_by is not None:
+        facts.append(("run again as", job.superseded_by))
+    if job.not_before_ns is not None:
+        facts.append(("not before", _moment(job.not_before_ns)))
     return facts
 
 
@@ -104,12 +108,15 @@ def _print_trials(trials: "Sequence[TrialRecord]", out: "Console") -> None:
 
 def entry_line(entry: "Entry") -> str:
     """Return what happened in one line, in local time."""
-    moment = datetime.fromtimestamp(entry.time_ns / NS).astimezone()
     attempt = f" attempt {entry.attempt}" if entry.attempt else ""
     late = " (too late: it changed nothing)" if entry.late else ""
     text = f": {entry.text}" if entry.text else ""
-    line = f"{moment:%Y-%m-%d %H:%M:%S}  {entry.source:6}  {entry.what}{attempt}{late}{text}"
+    line = f"{_moment(entry.time_ns)}  {entry.source:6}  {entry.what}{attempt}{late}{text}"
     return _plain(line)
+
+
+def _moment(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns / NS).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def entry_json_line(entry: "Entry") -> str:

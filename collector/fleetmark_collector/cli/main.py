@@ -15,6 +15,7 @@ GROUPS = (
     "collect",
     "devices",
     "campaign",
+    "schedule",
     "job",
     "report",
     "store",

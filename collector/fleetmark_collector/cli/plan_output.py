@@ -1,6 +1,7 @@
 """What `fleetmark campaign plan` prints: jobs, what would be refused, and how long all takes."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fleetmark_collector.cli.campaign_output import print_remarks, say
@@ -9,10 +10,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fleetmark_collector.campaigns.estimate import DeviceEstimate, Estimate, JobEstimate, Span
+    from fleetmark_collector.campaigns.duration import Span
+    from fleetmark_collector.campaigns.estimate import DeviceEstimate, Estimate, JobEstimate
     from fleetmark_collector.campaigns.plan import PlannedJob
     from fleetmark_collector.campaigns.schema import Cost
     from fleetmark_collector.campaigns.submit import Outlook
+    from fleetmark_protocol.workloads import Workload
 
 
 def print_outlook(outlook: "Outlook", cost: "Cost | None", out: "Console") -> None:
@@ -20,7 +23,8 @@ def print_outlook(outlook: "Outlook", cost: "Cost | None", out: "Console") -> No
     plan, estimate = outlook.plan, outlook.estimate
     if plan.jobs:
         out.print(_job_table(outlook))
-        say(out, f"{len(plan.jobs)} jobs, {plan.trials} trials.")
+        asked = [one for job in plan.jobs for one in job.spec.workloads]
+        say(out, f"{len(plan.jobs)} jobs, {trials_text(asked)} trials.")
         say(out, "")
         out.print(_device_table(estimate))
         for line in _totals(estimate, cost):
@@ -37,7 +41,10 @@ def _job_table(outlook: "Outlook") -> "Table":
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("device", no_wrap=True)
     table.add_column("job", no_wrap=True)
-    for title in ("backend", "model", "quantization", "options"):
+    blocks = any(job.block is not None for job in outlook.plan.jobs)
+    if blocks:
+        table.add_column("block", no_wrap=True)
+    for title in ("backend", "model", "quantization", "options", "workloads"):
         table.add_column(title, overflow="fold")
     table.add_column("trials", justify="right")
     table.add_column("expected", overflow="fold")
@@ -47,11 +54,13 @@ def _job_table(outlook: "Outlook") -> "Table":
         table.add_row(
             job.device,
             job.spec.job_id.rsplit(".", 1)[-1],
+            *([_block(job)] if blocks else []),
             cell.backend,
             cell.model.name,
             cell.model.quantization or "as is",
             " ".join(f"{name}={value}" for name, value in cell.labels.items()) or "-",
-            str(job.trials),
+            _asked(job.spec.workloads),
+            trials_text(job.spec.workloads),
             _expected(by_id[job.spec.job_id])
             if job.refusal is None
             else f"[red]refused[/]: {escape(job.refusal)}",
@@ -59,8 +68,39 @@ def _job_table(outlook: "Outlook") -> "Table":
     return table
 
 
+def _block(job: "PlannedJob") -> str:
+    return "-" if job.block is None else "{} of {}".format(*job.block)
+
+
+def _asked(workloads: "Sequence[Workload]") -> str:
+    """Return the names of workloads; kinds that do more than ask prompts in turn after them."""
+    groups = itertools.groupby(workloads, _kind_text)
+    return ", ".join(
+        " ".join(one.name for one in some) + (f" ({kind})" if kind else "") for kind, some in groups
+    )
+
+
+def _kind_text(workload: "Workload") -> str:
+    if workload.kind == "soak":
+        from fleetmark_collector.campaigns.wording import duration_text
+
+        return f"soak of {duration_text(workload.duration_s or 0.0)}"
+    kind = workload.kind if workload.kind in ("concurrency", "coldstart") else ""
+    often = "adaptive" if workload.adaptive is not None else ""
+    return ", ".join(part for part in (kind, often) if part)
+
+
+def trials_text(workloads: "Sequence[Workload]") -> str:
+    """Return how many trials workloads make: what is adaptive has a range, a soak makes more."""
+    from fleetmark_collector.campaigns.cells import count_trials, fewest_trials
+
+    low, high = fewest_trials(workloads), count_trials(workloads)
+    more = "+" if any(one.kind == "soak" for one in workloads) else ""
+    return f"{high}{more}" if low == high else f"{low} to {high}{more}"
+
+
 def _expected(job: "JobEstimate") -> str:
-    from fleetmark_collector.campaigns.watch import duration_text
+    from fleetmark_collector.campaigns.wording import duration_text
 
     if job.seconds is None:
         return "runs, nobody knows how long"
@@ -86,7 +126,7 @@ def _device_table(estimate: "Estimate") -> "Table":
 
 
 def _durations(span: "Span") -> Iterator[str]:
-    from fleetmark_collector.campaigns.watch import duration_text
+    from fleetmark_collector.campaigns.wording import duration_text
 
     yield from (duration_text(value) for value in (span.likely, span.low, span.high))
 
@@ -153,11 +193,13 @@ def outlook_json(outlook: "Outlook", cost: "Cost | None") -> dict[str, object]:
             ],
         },
         "notes": [*plan.notes, *estimate.notes],
-        "problems": [*plan.problems, *estimate.problems],
+        "problems": list(plan.problems),
     }
 
 
 def _job_json(job: "PlannedJob", estimate: "JobEstimate") -> dict[str, object]:
+    from fleetmark_collector.campaigns.cells import fewest_trials
+
     return {
         "fleet": job.fleet,
         "device": job.device,
@@ -165,7 +207,9 @@ def _job_json(job: "PlannedJob", estimate: "JobEstimate") -> dict[str, object]:
         "model": job.spec.model.model_dump(),
         "options": dict(job.spec.labels),
         "workloads": [one.name for one in job.spec.workloads],
+        "block": None if job.block is None else {"number": job.block[0], "of": job.block[1]},
         "trials": job.trials,
+        "trials_at_least": fewest_trials(job.spec.workloads),
         "refusal": job.refusal,
         "seconds": _span_json(estimate.seconds),
         "basis": estimate.basis,

@@ -106,6 +106,14 @@ def simulate(
             "--trial-s", min=0.001, metavar="S", help="How long a made-up trial takes, roughly."
         ),
     ] = 1.0,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG[:ENGINES]",
+            help="Devices in turn pretend to be of these kinds: tag, and engines if they differ "
+            "(pi400:llama_cpp+ollama). Give it once for each kind.",
+        ),
+    ] = None,
     drain: Annotated[
         float,
         typer.Option(
@@ -147,6 +155,8 @@ def simulate(
         raise ConfigError(f"--processes {processes}: more than the {devices} devices")
     if backends is not None and not run_jobs:
         raise ConfigError("--backends goes with --run-jobs")
+    if any(":" in one for one in kind or ()) and not run_jobs:
+        raise ConfigError("the engines of --kind go with --run-jobs")
     settings = settings_from(config, None, broker={"host": broker_host, "port": broker_port})
     with _outboxes(state_dir, devices) as directory, running() as group:
         common = _flags(
@@ -167,6 +177,7 @@ def simulate(
             log_level=log_level,
             **_broker(settings.broker),
         )
+        common += [part for one in kind or () for part in ("--kind", one)]
         common += ["--forget"] if forget else []
         common += ["--discard"] if state_dir is None else []
         with shown(devices) as tell:

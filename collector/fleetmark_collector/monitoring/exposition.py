@@ -29,6 +29,14 @@ class Facts:
     snapshot: Snapshot | None
 
 
+def make_standby_registry() -> CollectorRegistry:
+    """Return what a scrape reads of a collector that waits: that it does, and how it is."""
+    registry = CollectorRegistry()
+    registry.register(_Standby())
+    ProcessCollector(registry=registry)
+    return registry
+
+
 def make_registry(facts: Callable[[], Facts]) -> CollectorRegistry:
     """Return what a scrape reads.
 
@@ -42,6 +50,15 @@ def make_registry(facts: Callable[[], Facts]) -> CollectorRegistry:
     return registry
 
 
+class _Standby:
+    """Makes what a collector that waits has to tell."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield it."""
+        yield _leads(False)
+        yield _build()
+
+
 class _Fleetmark:
     """Makes the metrics at each scrape from what is counted anyway."""
 
@@ -51,6 +68,7 @@ class _Fleetmark:
     def collect(self) -> Iterable[Metric]:
         """Yield everything that is known now."""
         now = self._facts()
+        yield _leads(True)
         yield from _ingest(now.stats)
         yield _write_times(now.write_times)
         yield _gauge(
@@ -60,9 +78,18 @@ class _Fleetmark:
         )
         if now.snapshot is not None:
             yield from _fleet(now.snapshot)
-        yield InfoMetricFamily(
-            "fleetmark_build", "The version that runs.", value={"version": __version__}
-        )
+        yield _build()
+
+
+def _leads(leads: bool) -> Metric:
+    text = "Whether this collector leads (1), or waits for the one that does (0)."
+    return _gauge("fleetmark_collector_leader", text, leads)
+
+
+def _build() -> Metric:
+    return InfoMetricFamily(
+        "fleetmark_build", "The version that runs.", value={"version": __version__}
+    )
 
 
 def _ingest(stats: Stats) -> Iterable[Metric]:

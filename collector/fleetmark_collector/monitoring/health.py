@@ -17,17 +17,24 @@ class Condition:
         trouble: why not, as far as is known.
         failure: why the writer gave up; None while it works.
         stats: what ingest has counted.
+        leader_pid: of the collector that leads, while this one waits; None when it is this one.
     """
 
     connected: bool
     trouble: str
     failure: FleetmarkError | None
     stats: Stats
+    leader_pid: int | None = None
 
 
 def reasons(now: Condition) -> dict[str, str]:
-    """Return what is wrong, by the part that it is wrong with; nothing when all is well."""
-    found = {}
+    """Return what is wrong, by the part that it is wrong with; nothing when all is well.
+
+    With one that waits as standby all is well: it needs neither broker nor store yet.
+    """
+    found: dict[str, str] = {}
+    if now.leader_pid is not None:
+        return found
     if not now.connected:
         found["broker"] = now.trouble or "not connected yet"
     if now.failure is not None:
@@ -40,10 +47,12 @@ def reasons(now: Condition) -> dict[str, str]:
 def body(now: Condition) -> dict[str, Any]:
     """Return what `/healthz` says, as JSON has it."""
     wrong = reasons(now)
+    standby = now.leader_pid is not None
     return {
-        "status": "unavailable" if wrong else "ok",
+        "status": "unavailable" if wrong else "standby" if standby else "ok",
+        **({"leader_pid": now.leader_pid} if standby else {}),
         "reasons": [f"{part}: {why}" for part, why in wrong.items()],
-        "broker_connected": "broker" not in wrong,
+        "broker_connected": now.connected,
         "writer_alive": "writer" not in wrong,
         "store_available": "store" not in wrong,
         "queue_messages": now.stats.queue_messages,

@@ -1,24 +1,22 @@
-"""Puts together what the collector tells about itself, as its settings and its store allow."""
+"""Puts together what a collector that leads tells about itself, as its settings allow."""
 
 import time
 
-from fleetmark_collector.config import CollectorSettings, HttpSettings
+from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.ingest import Ingest
+from fleetmark_collector.monitoring.endpoint import Endpoint
 from fleetmark_collector.monitoring.exposition import Facts, make_registry
 from fleetmark_collector.monitoring.health import Condition
 from fleetmark_collector.monitoring.observations import Reading
 from fleetmark_collector.monitoring.observing import Observing, Sources
-from fleetmark_collector.monitoring.webserver import WebServer
 from fleetmark_collector.mqtt import Bus
 from fleetmark_collector.sinks.base import Observer
 from fleetmark_collector.sinks.stores import open_reader
-from fleetmark_protocol import logs
-from fleetmark_protocol.errors import ConfigError
 
 
 class Monitor:
-    """Listens from the moment it is made, so that a wrong address is told before work begins."""
+    """Observes, and has the endpoint answer for this collector, between `start` and `stop`."""
 
     def __init__(
         self,
@@ -27,6 +25,7 @@ class Monitor:
         registry: DeviceRegistry,
         bus: Bus,
         observer: Observer | None,
+        endpoint: Endpoint,
     ) -> None:
         """Prepare.
 
@@ -36,9 +35,7 @@ class Monitor:
             registry: the devices.
             bus: whether it is connected is told.
             observer: takes points for dashboards; None for a store that takes none.
-
-        Raises:
-            ConfigError: it cannot listen at the address that was asked for.
+            endpoint: answers health checks and scrapes.
         """
         self._ingest = ingest
         self._bus = bus
@@ -46,36 +43,19 @@ class Monitor:
             registry, settings.state_file, lambda: open_reader(settings), self._reading
         )
         self._observing = Observing(sources, observer)
-        self._web = self._listen(settings.http)
-        self._observes = observer is not None or self._web is not None
+        self._endpoint = endpoint
+        self._observes = observer is not None or settings.http.address is not None
 
     def start(self) -> None:
         """Begin to answer and to look around."""
-        if self._web is not None:
-            self._web.start()
+        self._endpoint.tell(self._condition, make_registry(self._facts))
         if self._observes:
             self._observing.start()
 
     def stop(self) -> None:
         """End both; before anything that they look at is closed."""
-        if self._web is not None:
-            self._web.stop()
+        self._endpoint.hush()
         self._observing.stop()
-
-    def _listen(self, settings: HttpSettings) -> WebServer | None:
-        if settings.address is None:
-            return None
-        log = logs.get("http")
-        try:
-            web = WebServer(settings.address, self._condition, make_registry(self._facts))
-        except ConfigError as error:
-            # Nobody asked for this address: collecting is worth more than telling about it.
-            if not settings.is_default:
-                raise
-            log.warning("not_listening", reason=error.message, hint=error.hint)
-            return None
-        log.info("listening", health=f"{web.url}/healthz", metrics=f"{web.url}/metrics")
-        return web
 
     # --- asked from other threads ---------------------------------------------------------------
 

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from fleetmark_collector.campaigns.tables import CampaignRow
 from fleetmark_collector.report.cells import Cell, read_cells
-from fleetmark_collector.report.figures import CONFIDENCE, counts_of, figures_of
+from fleetmark_collector.report.figures import CONFIDENCE, SEED, counts_of, figures_of
 from fleetmark_collector.report.jobs import Config, PlannedJob
+from fleetmark_collector.report.repeats import repeats_of
+from fleetmark_collector.report.series import KINDS, place_of
+from fleetmark_collector.report.worth import price_of
 from fleetmark_collector.sinks.base import Point, Reader
 from fleetmark_collector.sinks.influxdb.tags import options_text
 
@@ -69,6 +72,7 @@ def cell_point(campaign: CampaignRow, cell: Cell) -> Point:
         "trials_suspect": counts.suspect,
         "trials_invalid": counts.invalid,
         "confidence": CONFIDENCE,
+        **_places(cell),
     }
     for name, figure in figures_of(cell).items():
         fields[name] = figure.median
@@ -89,11 +93,29 @@ def cell_point(campaign: CampaignRow, cell: Cell) -> Point:
     return Point("cell", shown, fields, campaign.created_ns)
 
 
+def _places(cell: Cell) -> dict[str, int | float | bool | str]:
+    """Return where a cell lies among those of its kind, and how often it was measured."""
+    made = repeats_of(cell, confidence=CONFIDENCE, seed=SEED)
+    known: dict[str, int | float | str | None] = {
+        "repetitions": made.made,
+        "processes": made.processes,
+        "half_width_percent": None if made.reached is None else 100 * made.reached,
+        "target_percent": None if made.target is None else 100 * made.target,
+        "usd_per_hour": price_of(cell),
+    }
+    if cell.workload_kind in KINDS:
+        name = "clients" if cell.workload_kind == "concurrency" else "prompt_tokens"
+        known[name] = place_of(cell)
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def _contents(cell: Cell) -> Contents:
     return (
         tuple((one.epoch, one.seq) for one in cell.trials),
         tuple((one.epoch, one.seq) for one in cell.loads),
-        tuple(job.key for job in cell.jobs),
+        # Whether a soak is complete may be its job's word.
+        tuple((job.key, job.state) for job in cell.jobs),
+        cell.asked,
         cell.prompts,
         cell.workload_kind,
     )

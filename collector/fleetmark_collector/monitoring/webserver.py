@@ -61,6 +61,11 @@ class WebServer:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True
         )
 
+    def tell(self, condition: Callable[[], Condition], registry: CollectorRegistry) -> None:
+        """Answer from these from now on."""
+        self._server.condition = condition
+        self._server.registry = registry
+
     @property
     def url(self) -> str:
         """Where it listens."""
@@ -152,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _health(self) -> None:
         said = body(self.server.condition())
-        well = said["status"] == "ok"
+        well = said["status"] != "unavailable"
         status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
         self._answer(status, "application/json", json.dumps(said).encode() + b"\n")
 

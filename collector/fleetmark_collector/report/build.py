@@ -3,19 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fleetmark_collector.report.cells import (
-    Cell,
-    energy_sources,
-    read_cells,
-    reasons_of,
-)
+from fleetmark_collector.report.cellreport import CellReport
+from fleetmark_collector.report.cells import Cell, read_cells
 from fleetmark_collector.report.compare import comparable_groups, compare
 from fleetmark_collector.report.equalwork import equal_work, plainness
 from fleetmark_collector.report.figures import CONFIDENCE, SEED, counts_of, figures_of
 from fleetmark_collector.report.findings import findings
 from fleetmark_collector.report.jobs import Config, PlannedJob
+from fleetmark_collector.report.judged import energy_sources, reasons_of
 from fleetmark_collector.report.labels import full_label, short_labels, sort_key
-from fleetmark_collector.report.model import CellReport, Progress, Report
+from fleetmark_collector.report.model import Progress, Report
 from fleetmark_collector.report.overhead import overheads
 from fleetmark_collector.report.remarks import (
     bits_per_weight,
@@ -24,6 +21,11 @@ from fleetmark_collector.report.remarks import (
     provenance,
     troubles,
 )
+from fleetmark_collector.report.repeats import repeats_of
+from fleetmark_collector.report.series import all_series
+from fleetmark_collector.report.soaks import soaks_of
+from fleetmark_collector.report.told import series_findings, soak_findings
+from fleetmark_collector.report.worth import worths
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.records import Verdict
@@ -89,8 +91,12 @@ def build_report(
         )
         for cell in cells
     )
+    series = tuple(all_series(reports, confidence=confidence, seed=seed))
+    soaks = tuple(soaks_of(reports, reader, confidence=confidence, seed=seed))
     times = [trial.record.time_ns for cell in cells for trial in cell.trials]
     times += [load.record.time_ns for cell in cells for load in cell.loads]
+    # What a later job was sent in the place of is told among the failures only.
+    current = [job for job in jobs if not job.replaced]
     return Report(
         campaign_id=campaign_id,
         confidence=confidence,
@@ -99,17 +105,24 @@ def build_report(
         jobs=tuple(jobs),
         common=common,
         baseline=labels[base] if base is not None else None,
-        findings=tuple(findings(reports, confidence=confidence, seed=seed)),
+        findings=(
+            *findings(reports, confidence=confidence, seed=seed),
+            *series_findings(series),
+            *soak_findings(soaks),
+        ),
         troubles=tuple(troubles(reports, jobs)),
         provenance=tuple(provenance(reports)),
         equal_work=tuple(equal_work(cells)),
         overheads=tuple(overheads(cells, shorts, confidence=confidence, seed=seed)),
+        series=series,
+        soaks=soaks,
+        worths=tuple(worths(reports, confidence=confidence, seed=seed)),
         notes=tuple(notes_on(reports, machines, confidence)),
         progress=Progress(
-            jobs_done=sum(job.state.terminal for job in jobs),
-            jobs=len(jobs),
+            jobs_done=sum(job.state.terminal for job in current),
+            jobs=len(current),
             trials=sum(len(cell.trials) for cell in cells),
-            trials_planned=sum(job.trials_planned for job in jobs),
+            trials_planned=sum(job.trials_planned for job in current),
         ),
         start_ns=min(times, default=None),
         end_ns=max(times, default=None),
@@ -186,4 +199,5 @@ def _report_cell(
         problem=None if records else problem_of(cell),
         is_baseline=cell.config == base,
         versus=versus,
+        repeats=repeats_of(cell, confidence=confidence, seed=seed),
     )

@@ -1,6 +1,5 @@
 """Groups a campaign's records into cells: what was measured, what is left out and why."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +12,14 @@ from fleetmark_collector.report.jobs import (
     read_jobs,
     trials_of,
 )
+from fleetmark_collector.report.judged import Trial, energy_sources, is_cold, usable
+from fleetmark_collector.report.soaking import SOAK_METRICS, Soaks, lasted_s, soak_values
 from fleetmark_collector.report.statistics import Pair, Values
+from fleetmark_collector.report.superseded import origin_of, sorted_out
 from fleetmark_collector.sinks.base import Reader, Stored
-from fleetmark_protocol.records import LoadRecord, TrialRecord, Verdict
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.records import LoadRecord
 from fleetmark_protocol.workloads import Workload
-
-Trial = Stored[TrialRecord]
 
 TRIAL_METRICS = (
     "latency_s",
@@ -36,13 +37,17 @@ TRIAL_METRICS = (
     "cost_usd",
     "eq",
     "eq_per_token",
+    "model_cached_percent",
 )
 """Metrics that every usable trial of a cell has its own value of."""
 
 OF_ENERGY = ("energy_j", "co2_g")
 """Metrics that have no common figure where their energy comes from sources of several classes."""
 
-REPORTED = ("session_latency_s", *TRIAL_METRICS, "load_s", "latency_cold_s")
+REPORTED = (
+    *("throughput_tps", *SOAK_METRICS),
+    *("session_latency_s", *TRIAL_METRICS, "load_s", "latency_cold_s"),
+)
 """All metrics of a cell."""
 
 
@@ -56,7 +61,9 @@ class Cell:
         loads: the model loads of its jobs, shared with the other workloads' cells.
         jobs: the jobs that measured it, or were to.
         prompts: the prompts of one session, as planned or seen.
-        planned: trials planned, warm-ups included; None where only the records are known.
+        planned: trials planned, warm-ups included; None where only the records are known, and of
+            a soak, whose number of trials nobody knows before.
+        asked: the workload as it was planned; of several blocks the first.
     """
 
     config: Config
@@ -68,11 +75,16 @@ class Cell:
     jobs: tuple[Job, ...]
     prompts: frozenset[int]
     planned: int | None
+    asked: Workload | None = None
 
     @property
     def measured(self) -> list[Trial]:
-        """The trials that figures are made of."""
-        return [trial for trial in self.trials if usable(trial.record) and not trial.record.warmup]
+        """The trials that figures are made of; of a soak, those of one that is complete."""
+        found = [trial for trial in self.trials if usable(trial.record) and not trial.record.warmup]
+        if self.workload_kind != "soak":
+            return found
+        whole = {id(trial) for trials in self.soaks().values() for trial in trials}
+        return [trial for trial in found if id(trial) in whole]
 
     @property
     def cold(self) -> bool:
@@ -83,6 +95,11 @@ class Cell:
         """Return the values that a metric's figure is made of; empty where there are none."""
         if metric == "session_latency_s":
             return self._sessions()
+        if metric == "throughput_tps":
+            return self._rounds()
+        if metric in SOAK_METRICS:
+            duration_s = self.asked.duration_s if self.asked else None
+            return soak_values(metric, self.soaks(), duration_s)
         if metric == "load_s" and not self.cold:
             return {
                 Pair((index, 0), 0): load.record.load_s
@@ -100,12 +117,38 @@ class Cell:
 
     def placed(self, trials: Iterable[Trial] | None = None) -> Iterator[tuple[Pair, Trial]]:
         """Yield trials (those that figures are made of, unless told) with their places."""
-        # Sessions are numbered job after job: two jobs of one cell count repetitions from 0 each.
-        order = {job.key: index for index, job in enumerate(self.jobs)}
-        for trial in self.measured if trials is None else trials:
+        order = self._order()
+        for number, trial in enumerate(self.measured if trials is None else trials):
             record = trial.record
             repetition = -1 - record.repetition if record.warmup else record.repetition
-            yield Pair((order[key_of(trial)], repetition), record.prompt_index), trial
+            column = record.prompt_index if record.client is None else record.client
+            if record.soak_s is not None:
+                column = number  # a soak asks the same again and again
+            yield Pair((order[origin_of(record.job_id)], repetition), column), trial
+
+    def soaks(self, *, complete: bool = True) -> Soaks:
+        """Return the soaks, or only those that are not complete: cut short, or under way."""
+        order = self._order()
+        found: dict[tuple[int, int], list[Trial]] = {}
+        for trial in self.trials:
+            record = trial.record
+            if self.workload_kind == "soak" and not record.warmup:
+                key = (order[origin_of(record.job_id)], record.repetition)
+                found.setdefault(key, []).append(trial)
+        return {key: some for key, some in found.items() if self._is_whole(some) is complete}
+
+    def _is_whole(self, trials: Sequence[Trial]) -> bool:
+        duration_s = self.asked.duration_s if self.asked else None
+        if duration_s is not None and lasted_s(trials) >= duration_s:
+            return True
+        last = trials[-1]
+        return any(job.key == key_of(last) and job.state is JobState.SUCCEEDED for job in self.jobs)
+
+    def _order(self) -> dict[str, int]:
+        """Return numbers for the jobs; a successor has that of the job whose place it takes."""
+        # Repetitions may be counted from 0 in each of two jobs of a cell.
+        origins = dict.fromkeys(origin_of(job.key.job_id) for job in self.jobs)
+        return {origin: index for index, origin in enumerate(origins)}
 
     def _sessions(self) -> Values:
         """Sum a session's latencies, where all its prompts have one."""
@@ -120,52 +163,17 @@ class Cell:
             if parts.keys() == self.prompts
         }
 
-
-def energy_sources(trials: Iterable[Trial]) -> tuple[str, ...]:
-    """Return the classes of source that the trials' energies come from."""
-    found = {t.record.energy_source or "unknown" for t in trials if t.record.energy_j is not None}
-    return tuple(sorted(found))
-
-
-def is_cold(trial: TrialRecord) -> bool:
-    """Whether the engine was started for this trial alone, by the agent or by its own nature."""
-    included = trial.latency_s is None and trial.latency_cold_s is not None
-    return trial.cold or included
-
-
-def usable(trial: TrialRecord) -> bool:
-    """Whether a trial may enter a figure: it has an answer and its verdict is not INVALID."""
-    return trial.failure is None and trial.verdict is not Verdict.INVALID
-
-
-def verdict_of(trial: TrialRecord) -> Verdict:
-    """Return the verdict that counts: a trial without an answer is INVALID, whatever it says."""
-    return Verdict.INVALID if trial.failure is not None else trial.verdict
-
-
-def reasons_of(trials: Iterable[Trial], verdict: Verdict) -> dict[str, int]:
-    """Count the reasons of all trials of one verdict, the most frequent first."""
-    found: Counter[str] = Counter()
-    for trial in trials:
-        record = trial.record
-        if verdict_of(record) is verdict:
-            codes = set(record.verdict_reasons)
-            if record.failure is not None:
-                codes.add(record.failure.code)
-            found.update(codes or {"no reason given"})
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-
-
-def latest_attempts(trials: Iterable[Trial]) -> tuple[list[Trial], list[Trial]]:
-    """Return each trial once, as its latest attempt measured it, and those it replaces."""
-    best: dict[tuple[str, str, str], Trial] = {}
-    replaced: list[Trial] = []
-    for trial in sorted(trials, key=_age):
-        key = (trial.fleet, trial.device, trial.record.trial_id)
-        if key in best:
-            replaced.append(best.pop(key))
-        best[key] = trial
-    return sorted(best.values(), key=_when), replaced
+    def _rounds(self) -> Values:
+        """Return one throughput a round, of those rounds that all clients have an answer of."""
+        rounds: dict[tuple[int, int], list[Trial]] = {}
+        for place, trial in self.placed():
+            if trial.record.throughput_tps is not None:
+                rounds.setdefault(place.session, []).append(trial)
+        return {
+            Pair(session, 0): float(trials[0].record.throughput_tps or 0.0)
+            for session, trials in rounds.items()
+            if len(trials) == trials[0].record.clients
+        }
 
 
 def read_cells(
@@ -181,7 +189,8 @@ def read_cells(
     """
     all_trials = reader.trials(campaign_id)
     loads = reader.loads(campaign_id)
-    jobs = read_jobs(reader.job_records(campaign_id), [*loads, *all_trials], plan)
+    job_records = reader.job_records(campaign_id)
+    jobs = read_jobs(job_records, [*loads, *all_trials], plan)
     config_of = {job.key: job.config for job in jobs if job.config is not None}
     specs = {job.key: job.spec for job in plan}
     seen: dict[JobKey, dict[str, None]] = {}
@@ -196,8 +205,15 @@ def read_cells(
             for workload in {**shapes, **seen.get(job.key, {})} or {"": None}:
                 part = parts.setdefault((job.config, workload), _Parts())
                 part.jobs.append(job)
-                part.shapes += [shapes[workload]] if workload in shapes else []
-    counted, superseded = latest_attempts(all_trials)
+                if workload in shapes:
+                    part.shapes.append(shapes[workload])
+                    part.planned += 0 if job.replaced else trials_of(shapes[workload])
+    since: dict[JobKey, int] = {}
+    for record in job_records:
+        if record.record.since_attempt is not None:
+            key = key_of(record)
+            since[key] = max(since.get(key, 0), record.record.since_attempt)
+    counted, superseded = sorted_out(all_trials, lambda trial: since.get(key_of(trial), 0))
     for trial in counted:
         parts[config_of[key_of(trial)], trial.record.workload].trials.append(trial)
     for trial in superseded:
@@ -217,6 +233,7 @@ class _Parts:
 
     jobs: list[Job] = field(default_factory=list)
     shapes: list[Workload] = field(default_factory=list)
+    planned: int = 0
     trials: list[Trial] = field(default_factory=list)
     superseded: list[Trial] = field(default_factory=list)
 
@@ -228,22 +245,16 @@ def _cell(
     prompts = {index for shape in shapes for index in range(len(shape.prompts))}
     prompts |= {t.record.prompt_index for t in trials if not t.record.warmup}
     kinds = [shape.kind for shape in shapes] or [t.record.workload_kind for t in trials]
+    kind = kinds[0] if kinds else "single"
     return Cell(
         config=config,
         workload=workload,
-        workload_kind=kinds[0] if kinds else "single",
+        workload_kind=kind,
         trials=tuple(trials),
         superseded=tuple(parts.superseded),
         loads=tuple(loads),
         jobs=tuple(parts.jobs),
         prompts=frozenset(prompts),
-        planned=sum(map(trials_of, shapes)) if shapes else None,
+        planned=parts.planned if shapes and kind != "soak" else None,
+        asked=shapes[0] if shapes else None,
     )
-
-
-def _age(trial: Trial) -> tuple[int, int, int]:
-    return (trial.record.attempt, trial.record.time_ns, trial.seq)
-
-
-def _when(trial: Trial) -> tuple[int, str]:
-    return (trial.record.time_ns, trial.record.trial_id)

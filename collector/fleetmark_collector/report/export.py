@@ -6,23 +6,15 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from fleetmark_collector.report.cells import Trial, usable
-from fleetmark_collector.report.compare import Versus
-from fleetmark_collector.report.equalwork import EqualWork
-from fleetmark_collector.report.model import CellReport, Report
-from fleetmark_collector.report.overhead import Overhead
-from fleetmark_collector.report.statistics import Estimate
+from fleetmark_collector.report.jsonform import as_json
+from fleetmark_collector.report.judged import Trial, usable
+from fleetmark_collector.report.model import Report
 from fleetmark_protocol.errors import ConfigError
-from fleetmark_protocol.metrics import METRICS
 from fleetmark_protocol.records import TrialRecord
-
-JSON_SCHEMA_VERSION = 1
-"""Goes up when a field of the JSON changes its meaning or goes away."""
 
 STDOUT = Path("-")
 
@@ -66,39 +58,6 @@ def write_json(report: Report, path: Path) -> None:
     """
     text = json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """Return the report as plain data."""
-    progress = report.progress
-    return {
-        "schema_version": JSON_SCHEMA_VERSION,
-        "campaign_id": report.campaign_id,
-        "start_ns": report.start_ns,
-        "end_ns": report.end_ns,
-        "confidence": report.confidence,
-        "seed": report.seed,
-        "baseline": report.baseline,
-        "progress": {
-            "complete": progress.complete,
-            "jobs": progress.jobs,
-            "jobs_done": progress.jobs_done,
-            "trials": progress.trials,
-            "trials_planned": progress.trials_planned,
-        },
-        "units": {name: METRICS[name].unit for cell in report.cells for name in cell.figures},
-        "cells": [_cell(cell) for cell in report.cells],
-        "findings": [vars(one) for one in report.findings],
-        "failures": [vars(one) for one in report.troubles],
-        "provenance": [vars(one) for one in report.provenance],
-        "equal_work": [_equal_work(group) for group in report.equal_work],
-        "overheads": [_overhead(one) for one in report.overheads],
-        "notes": list(report.notes),
-        "machines": [
-            {"fleet": fleet, "device": device, "machine_id": machine}
-            for (fleet, device), machine in report.machines.items()
-        ],
-    }
 
 
 def write_text(path: Path, text: str) -> None:
@@ -174,107 +133,3 @@ def _harmless(value: object) -> object:
     if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):
         return f"'{value}"
     return value
-
-
-def _cell(report: CellReport) -> dict[str, Any]:
-    config = report.cell.config
-    return {
-        "label": report.label,
-        "fleet": config.fleet,
-        "device": config.device,
-        "backend": config.backend,
-        "model": config.model,
-        "quantization": config.quantization,
-        "options": dict(config.options),
-        "workload": report.cell.workload,
-        "workload_kind": report.cell.workload_kind,
-        "baseline": report.is_baseline,
-        "problem": report.problem,
-        "trials": vars(report.counts),
-        "left_out": dict(report.left_out),
-        "suspected": dict(report.suspected),
-        "prompt_tokens": list(report.prompt_tokens),
-        "output_tokens": list(report.output_tokens),
-        "energy_sources": list(report.energy_sources),
-        "figures": {name: _figure(figure) for name, figure in report.figures.items()},
-        "versus_baseline": _versus(report.versus),
-    }
-
-
-def _equal_work(group: EqualWork) -> dict[str, Any]:
-    return {
-        "fleet": group.fleet,
-        "device": group.device,
-        "model": group.model,
-        "quantization": group.quantization,
-        "engines": [
-            {
-                "name": one.name,
-                "backend": one.config.backend,
-                "quantization": one.config.quantization,
-                "options": dict(one.config.options),
-                "repeats_itself": one.repeats,
-            }
-            for one in group.engines
-        ],
-        "pairs": [
-            {
-                "engines": [pair.first, pair.second],
-                "verdict": pair.work.worst.kind.value,
-                "detail": pair.work.worst.detail,
-                "diverges_at": pair.work.worst.at,
-                "prompts": pair.work.prompts,
-                "prompts_identical": pair.work.identical,
-                "weights": pair.form,
-            }
-            for pair in group.pairs
-        ],
-    }
-
-
-def _overhead(one: Overhead) -> dict[str, Any]:
-    return {
-        "workload": one.workload,
-        "device": one.device,
-        "framework": one.framework,
-        "bare": one.bare,
-        "why_not": one.not_comparable,
-        "ratios": {
-            name: {"ratio": r.ratio, "low": r.low, "high": r.high, "paired": r.paired}
-            for name, r in one.ratios.items()
-        },
-    }
-
-
-def _figure(figure: Estimate) -> dict[str, Any]:
-    return {
-        "median": figure.median,
-        "low": figure.low,
-        "high": figure.high,
-        "relative_half_width": figure.relative_half_width,
-        "min": figure.minimum,
-        "max": figure.maximum,
-        "values": figure.count,
-        "sessions": figure.sessions,
-    }
-
-
-def _versus(versus: Versus | None) -> Mapping[str, Any] | None:
-    if versus is None:
-        return None
-    return {
-        "comparable": versus.not_comparable is None,
-        "why_not": versus.not_comparable,
-        "same_outputs": versus.same_outputs,
-        "notes": list(versus.notes),
-        "metrics": {
-            name: {
-                "gain": one.gain.ratio,
-                "low": one.gain.low,
-                "high": one.gain.high,
-                "paired": one.gain.paired,
-                "outcome": one.outcome.value,
-            }
-            for name, one in versus.comparisons.items()
-        },
-    }

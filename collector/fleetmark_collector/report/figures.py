@@ -1,9 +1,10 @@
 """The figures of one cell: what a report shows of it, and what dashboards are told of it."""
 
 from collections import Counter
+from dataclasses import dataclass
 
-from fleetmark_collector.report.cells import REPORTED, Cell, verdict_of
-from fleetmark_collector.report.model import Counts
+from fleetmark_collector.report.cells import REPORTED, Cell
+from fleetmark_collector.report.judged import verdict_of
 from fleetmark_collector.report.statistics import Estimate, estimate
 from fleetmark_protocol.records import Verdict
 
@@ -13,16 +14,41 @@ CONFIDENCE = 0.95
 SEED = 0
 """Of the resampling: the same records give the same intervals wherever they are computed."""
 
+SHOWN = ("latency_p95_s", *REPORTED)
+"""All metrics of a cell that have a figure."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How a cell's trials came out; `invalid` includes those that failed."""
+
+    valid: int
+    suspect: int
+    invalid: int
+    warmup: int
+    superseded: int
+    planned: int | None
+
+
+def latency_of(cell: Cell) -> str:
+    """Return the metric that is a repetition's latency."""
+    if cell.cold:
+        return "latency_cold_s"
+    return "session_latency_s" if cell.workload_kind == "multi" else "latency_s"
+
 
 def figures_of(
     cell: Cell, *, confidence: float = CONFIDENCE, seed: int = SEED
 ) -> dict[str, Estimate]:
     """Return the median and its interval of each metric that the cell has values of."""
-    return {
-        name: found
-        for name in REPORTED
-        if (found := estimate(cell.values(name), confidence=confidence, seed=seed)) is not None
+    found = {
+        name: estimate(cell.values(name), confidence=confidence, seed=seed) for name in REPORTED
     }
+    if cell.workload_kind == "concurrency":
+        found["latency_p95_s"] = estimate(
+            cell.values("latency_s"), confidence=confidence, seed=seed, quantile=0.95
+        )
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def counts_of(cell: Cell) -> Counts:

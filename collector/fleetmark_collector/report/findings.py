@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 
+from fleetmark_collector.report.cellreport import CellReport
 from fleetmark_collector.report.compare import (
     Comparison,
     comparable_groups,
     compare_metric,
 )
 from fleetmark_collector.report.labels import percent
-from fleetmark_collector.report.model import CellReport, Finding
+from fleetmark_collector.report.model import Finding
+from fleetmark_collector.report.series import KINDS
 from fleetmark_collector.report.statistics import Estimate, Outcome, Ratio, min_sessions, outcome
 from fleetmark_protocol.metric import Metric
 from fleetmark_protocol.metrics import METRICS
+
+_WORDS = {"throughput_tps": "Most throughput", "sustained_tps": "Fastest in the long run"}
+_VERBS = {"Fastest": "takes", "Smallest": "needs"}
 
 
 def findings(cells: Sequence[CellReport], *, confidence: float, seed: int) -> Iterator[Finding]:
@@ -36,8 +41,12 @@ def findings(cells: Sequence[CellReport], *, confidence: float, seed: int) -> It
                 spread = len({c.cell.config[:2] for c in group})
                 if len(group) < 2 or (device is None and spread < 2):
                     continue
-                wanted = [(group[0].headline, "Fastest")]
-                wanted += [(_memory(group), "Smallest")] if device is not None else []
+                wanted = [(group[0].headline, _WORDS.get(group[0].headline, "Fastest"))]
+                kind = group[0].cell.workload_kind
+                # What differs between engines and not between lengths or clients is said once.
+                alone = device is not None and kind not in (*KINDS, "soak")
+                wanted += [(_memory(group), "Smallest")] if alone else []
+                wanted += [("eq", "Best value for money")] if kind != "soak" else []
                 for metric, word in wanted:
                     text = _best(group, metric, word, confidence=confidence, seed=seed)
                     if text is not None:
@@ -73,7 +82,9 @@ def _best(
 ) -> str | None:
     metric = METRICS[name]
     ranked = sorted(
-        (cell for cell in group if name in cell.figures), key=lambda c: c.figures[name].median
+        (cell for cell in group if name in cell.figures),
+        key=lambda c: c.figures[name].median,
+        reverse=metric.better == "higher",
     )
     if len(ranked) < 2:
         return None
@@ -100,13 +111,14 @@ def _best(
         )
         text = f"{word}: no difference shown between {best.short} ({value}) and {names}."
         return text if not behind else f"{text} Behind: {_behind(behind, word)}."
-    return f"{word}: {best.short} ({value}). {_behind(behind, word)}."
+    prefix = "" if word in _VERBS else "Behind: "
+    return f"{word}: {best.short} ({value}). {prefix}{_behind(behind, word)}."
 
 
 def _behind(behind: Sequence[tuple[CellReport, Comparison]], word: str) -> str:
-    verb = "takes" if word == "Fastest" else "needs"
+    verb = f" {_VERBS[word]}" if word in _VERBS else " by"
     parts = [
-        f"{other.short} {verb} {gain_text(comparison.gain)}" for other, comparison in behind[:3]
+        f"{other.short}{verb} {gain_text(comparison.gain)}" for other, comparison in behind[:3]
     ]
     if len(behind) > 3:
         parts.append(f"{len(behind) - 3} more further behind")

@@ -2,31 +2,26 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from fleetmark_collector.report.cells import REPORTED
 from fleetmark_collector.report.enginetexts import equal_work_table, overhead_text
 from fleetmark_collector.report.export import write_text
-from fleetmark_collector.report.findings import gain_text
+from fleetmark_collector.report.figures import SHOWN
 from fleetmark_collector.report.labels import clean, percent
-from fleetmark_collector.report.model import CellReport, Report
-from fleetmark_collector.report.plots import plots
-from fleetmark_collector.report.statistics import Estimate, Outcome, min_sessions
+from fleetmark_collector.report.model import Report
+from fleetmark_collector.report.pageparts import workload_part
+from fleetmark_collector.report.sheets import worth_sheet
+from fleetmark_collector.report.statistics import min_sessions
 from fleetmark_collector.report.tables import (
-    cell_notes,
-    headlines,
     state_text,
-    workload_text,
 )
 from fleetmark_protocol.metrics import METRICS
 from fleetmark_protocol.version import __version__
-
-_STYLES = {Outcome.BETTER: "better", Outcome.WORSE: "worse"}
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -62,7 +57,10 @@ def as_html(report: Report) -> str:
     files = Path(__file__).parent / "templates"
     page_js = (files / "report.js").read_text("utf-8")
     plotly_js = get_plotlyjs()
-    drawn = [plots(number, cells) for number, cells in enumerate(report.workloads.values())]
+    parts = [
+        workload_part(number, report, name, cells)
+        for number, (name, cells) in enumerate(report.workloads.items())
+    ]
     return environment.get_template("report.html.j2").render(
         policy=_policy(plotly_js, page_js),
         css=(files / "report.css").read_text("utf-8"),
@@ -75,21 +73,19 @@ def as_html(report: Report) -> str:
         confidence=percent(report.confidence),
         findings=_findings(report),
         notes=report.notes,
-        workloads=[
-            _workload(name, cells, figures)
-            for (name, cells), figures in zip(report.workloads.items(), drawn, strict=True)
-        ],
+        workloads=parts,
+        worths=[worth_sheet(worth) for worth in report.worths],
         equal_work=[equal_work_table(group) for group in report.equal_work],
         overheads=[overhead_text(one) for one in report.overheads],
         troubles=report.troubles,
         method=list(_method(report)),
-        definitions=[METRICS[name] for name in REPORTED if _has(report, name)],
+        definitions=[METRICS[name] for name in SHOWN if _has(report, name)],
         provenance=list(_provenance(report)),
         machines=[(device, machine[:16]) for (_, device), machine in report.machines.items()],
         figures=[
             {key: figure[key] for key in ("id", "data", "layout")} | {"workload": number}
-            for number, figures in enumerate(drawn)
-            for figure in figures
+            for number, part in enumerate(parts)
+            for figure in (*part["opening_plots"], *part["plots"])
         ],
         version=__version__,
     )
@@ -144,79 +140,6 @@ def _findings(report: Report) -> dict[str, list[str]]:
         title = f"{where} on {clean(finding.device)}" if finding.device else f"{where}: all devices"
         found.setdefault(title, []).append(finding.text)
     return found
-
-
-def _workload(
-    name: str, cells: Sequence[CellReport], figures: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    names = [metric for metric in REPORTED if any(metric in cell.figures for cell in cells)]
-    columns = [{"title": METRICS[n].title, "unit": METRICS[n].shown_unit} for n in names]
-    compared = any(cell.versus and cell.versus.comparisons for cell in cells)
-    if compared:
-        title = " or ".join(METRICS[name].title.lower() for name in headlines(cells))
-        columns.insert(0, {"title": "Speed-up", "unit": title})
-    kind = cells[0].cell.workload_kind
-    tokens = sorted({count for cell in cells for count in cell.output_tokens})
-    asked = sorted({count for cell in cells for count in cell.prompt_tokens})
-    return {
-        "title": clean(name) or "No workload reached",
-        "subtitle": f"{workload_text(kind)}; prompt tokens: {_listed(asked)}; generated tokens: "
-        f"{_listed(tokens)}"
-        if name
-        else "failed before the first trial",
-        "plots": figures,
-        "columns": columns,
-        "rows": [
-            {
-                "name": cell.short,
-                "badge": "baseline" if cell.is_baseline else "",
-                "figures": ([_gain(cell)] if compared else [])
-                + [_figure(n, cell.figures.get(n)) for n in names],
-                "counts": [
-                    "-" if count is None else count
-                    for count in (
-                        cell.counts.valid,
-                        cell.counts.suspect,
-                        cell.counts.invalid,
-                        cell.counts.warmup,
-                        cell.counts.superseded,
-                        cell.counts.planned,
-                    )
-                ],
-                "remarks": [*cell_notes(cell), *(cell.versus.notes if cell.versus else ())],
-            }
-            for cell in cells
-        ],
-    }
-
-
-def _listed(counts: Sequence[int]) -> str:
-    return ", ".join(map(str, counts)) or "-"
-
-
-def _figure(name: str, figure: Estimate | None) -> dict[str, str]:
-    if figure is None:
-        return {"value": "-", "interval": "", "style": ""}
-    metric = METRICS[name]
-    interval = ""
-    if figure.low is not None:
-        interval = f"{metric.show(figure.low)} to {metric.show(figure.high)}"
-    return {"value": metric.show(figure.median), "interval": interval, "style": ""}
-
-
-def _gain(cell: CellReport) -> dict[str, str]:
-    comparison = cell.versus.comparisons.get(cell.headline) if cell.versus else None
-    if comparison is None:
-        return {"value": "-", "interval": "", "style": ""}
-    value, _, interval = gain_text(comparison.gain).partition(" ")
-    shown = str(comparison.outcome).replace("better", "faster").replace("worse", "slower")
-    return {
-        "value": value,
-        "interval": ", ".join(
-            part for part in (interval.strip("[]").replace("-", " to "), shown) if part
-        ),
-        "style": _STYLES.get(comparison.outcome, ""),
-    }
 
 
 def _method(report: Report) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fleetmark_collector.report.superseded import origin_of, turn_of
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec
@@ -49,7 +50,10 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Job:
-    """A job and how far it came; `config` is None where no record and no plan tells."""
+    """A job and how far it came; `config` is None where no record and no plan tells.
+
+    `replaced` is whether a later job was sent in its place.
+    """
 
     key: JobKey
     config: Config | None
@@ -57,6 +61,7 @@ class Job:
     attempt: int
     trials_planned: int
     failure: Failure | None
+    replaced: bool = False
 
 
 def read_jobs(
@@ -88,8 +93,17 @@ def read_jobs(
             latest[key] = stored.record
     order = {key: index for index, key in enumerate(planned)}
     keys = {**dict.fromkeys(configs), **dict.fromkeys(latest)}
+    newest: dict[JobKey, int] = {}
+    for key in keys:
+        newest[_origin(key)] = max(newest.get(_origin(key), 0), turn_of(key.job_id))
     return [
-        _job(key, configs.get(key), latest.get(key), planned.get(key))
+        _job(
+            key,
+            configs.get(key),
+            latest.get(key),
+            planned.get(key),
+            replaced=turn_of(key.job_id) < newest[_origin(key)],
+        )
         for key in sorted(keys, key=lambda key: (order.get(key, len(order)), _number(key)))
     ]
 
@@ -100,15 +114,27 @@ def key_of(item: Stored[TrialRecord] | Stored[LoadRecord] | Stored[JobRecord]) -
 
 
 def trials_of(workload: Workload) -> int:
-    """Return how many trials a job makes of a workload; a warm-up asks one prompt only."""
-    return workload.warmup + workload.repetitions * len(workload.prompts)
+    """Return how many trials a job makes of a workload, as far as that is known before.
+
+    A warm-up asks one prompt only; of adaptive repetitions these are the most; of a soak it is one
+    a repetition.
+    """
+    if workload.kind == "concurrency":
+        return workload.clients * (workload.warmup + workload.repetitions)
+    asked = 1 if workload.kind == "soak" else len(workload.prompts)
+    return workload.warmup + workload.repetitions * asked
+
+
+def _origin(key: JobKey) -> JobKey:
+    return key._replace(job_id=origin_of(key.job_id))
 
 
 def _config(item: Stored[TrialRecord] | Stored[LoadRecord], quantization: str | None) -> Config:
     record = item.record
     options = dict(record.options)
-    if isinstance(record, TrialRecord) and record.cold:
-        # Cold and warm trials never share a cell, whatever the options say.
+    if isinstance(record, TrialRecord) and record.cold and record.workload_kind != "coldstart":
+        # Cold and warm trials never share a cell, whatever the options say. A workload of cold
+        # starts has cells of its own, beside warm workloads of the same job.
         options.setdefault("start", "cold")
     return Config(
         item.fleet,
@@ -129,7 +155,12 @@ def _planned_config(job: PlannedJob) -> Config:
 
 
 def _job(
-    key: JobKey, config: Config | None, record: JobRecord | None, planned: PlannedJob | None
+    key: JobKey,
+    config: Config | None,
+    record: JobRecord | None,
+    planned: PlannedJob | None,
+    *,
+    replaced: bool,
 ) -> Job:
     state = record.state if record else JobState.QUEUED
     failure = record.failure if record else None
@@ -141,10 +172,10 @@ def _job(
     count = record.trials_planned if record else 0
     if count == 0 and planned is not None:
         count = sum(map(trials_of, planned.spec.workloads))
-    return Job(key, config, state, record.attempt if record else 0, count, failure)
+    return Job(key, config, state, record.attempt if record else 0, count, failure, replaced)
 
 
 def _number(key: JobKey) -> tuple[int, JobKey]:
-    last = key.job_id.rpartition(".")[2]
+    last = origin_of(key.job_id).rpartition(".")[2]
     # Not isdigit: that takes characters which int does not.
     return (int(last) if last.isascii() and last.isdecimal() else 2**63, key)

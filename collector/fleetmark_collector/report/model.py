@@ -3,62 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleetmark_collector.report.cells import Cell
-from fleetmark_collector.report.compare import Versus
+from fleetmark_collector.report.cellreport import CellReport
 from fleetmark_collector.report.equalwork import EqualWork
 from fleetmark_collector.report.jobs import Job
 from fleetmark_collector.report.overhead import Overhead
-from fleetmark_collector.report.statistics import Estimate
+from fleetmark_collector.report.series import Series
+from fleetmark_collector.report.soaks import Soak
+from fleetmark_collector.report.worth import Worth
 from fleetmark_protocol.values import Scalar
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How a cell's trials came out; `invalid` includes those that failed."""
-
-    valid: int
-    suspect: int
-    invalid: int
-    warmup: int
-    superseded: int
-    planned: int | None
-
-
-@dataclass(frozen=True)
-class CellReport:
-    """A cell with its figures.
-
-    Attributes:
-        label: all that makes its configuration; equal for the same cell of another workload.
-        short: the parts that differ between the cells of this report.
-        left_out: reasons of INVALID trials, counted.
-        suspected: reasons of SUSPECT trials, counted; these are in the figures.
-        figures: by metric, those there are.
-        prompt_tokens: of the usable trials; several numbers where prompts differ.
-        problem: why there is no usable trial; None where there are some.
-        versus: None for the baseline itself, and where the workload has no baseline.
-    """
-
-    cell: Cell
-    label: str
-    short: str
-    counts: Counts
-    left_out: Mapping[str, int]
-    suspected: Mapping[str, int]
-    figures: Mapping[str, Estimate]
-    prompt_tokens: tuple[int, ...]
-    output_tokens: tuple[int, ...]
-    energy_sources: tuple[str, ...]
-    problem: str | None
-    is_baseline: bool
-    versus: Versus | None
-
-    @property
-    def headline(self) -> str:
-        """The metric that a user of this workload waits for."""
-        if self.cell.cold:
-            return "latency_cold_s"
-        return "session_latency_s" if self.cell.workload_kind == "multi" else "latency_s"
 
 
 @dataclass(frozen=True)
@@ -116,6 +68,8 @@ class Report:
 
     Attributes:
         common: what all configurations have in common.
+        series: workloads that differ in the length of their prompt, or in their clients.
+        worths: what a request costs, per workload with prices.
         baseline: label of the configuration that the others are compared with.
         notes: what holds for the whole report.
         start_ns, end_ns: first and last record, in the devices' clocks; None without records.
@@ -134,6 +88,9 @@ class Report:
     provenance: tuple[Provenance, ...]
     equal_work: tuple[EqualWork, ...]
     overheads: tuple[Overhead, ...]
+    series: tuple[Series, ...]
+    soaks: tuple[Soak, ...]
+    worths: tuple[Worth, ...]
     notes: tuple[str, ...]
     progress: Progress
     start_ns: int | None

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fleetmark_collector.report.cellreport import CellReport
 from fleetmark_collector.report.cells import Cell
-from fleetmark_collector.report.model import CellReport
 from fleetmark_collector.report.plotparts import Figure, color_of, text
 from fleetmark_collector.report.statistics import Pair
 from fleetmark_collector.report.timeline import over_time
@@ -32,7 +32,9 @@ def plots(number: int, cells: Sequence[CellReport]) -> list[Figure]:
     for headline in waited_for:
         figures += [_strip(cells, headline), _speed_up(cells, headline)]
     figures += [_strip(cells, name) for name in STRIPS]
-    figures += [_memory(cells), *(over_time(cells, headline) for headline in waited_for)]
+    figures.append(_memory(cells))
+    if cells[0].cell.workload_kind != "soak":  # its plot has its own axis of time
+        figures += [over_time(cells, headline) for headline in waited_for]
     found = [figure for figure in figures if figure is not None]
     for position, figure in enumerate(found):
         figure["id"] = f"plot-{number}-{position}"

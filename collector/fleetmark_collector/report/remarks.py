@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from fleetmark_collector.report.cells import Cell, reasons_of
+from fleetmark_collector.report.cellreport import CellReport
+from fleetmark_collector.report.cells import Cell
 from fleetmark_collector.report.jobs import Job, key_of
+from fleetmark_collector.report.judged import reasons_of, usable
 from fleetmark_collector.report.labels import clean, percent
-from fleetmark_collector.report.model import CellReport, Provenance, Trouble
+from fleetmark_collector.report.model import Provenance, Trouble
 from fleetmark_collector.report.statistics import min_sessions
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import LoadRecord, TrialRecord, Verdict
@@ -16,17 +18,19 @@ from fleetmark_protocol.version import SIMULATED_VERSION
 def problem_of(cell: Cell) -> str:
     """Say why a cell has no usable trial."""
     counted = [trial for trial in cell.trials if not trial.record.warmup]
+    if any(usable(trial.record) for trial in counted):
+        return "no soak is complete"
     if counted:
         reasons = reasons_of(counted, Verdict.INVALID)
         listed = ", ".join(f"{clean(reason)} ({count})" for reason, count in reasons.items())
         return f"all {len(counted)} trials left out: {listed}"
     for job in cell.jobs:
-        if job.failure is not None:
+        if job.failure is not None and not job.replaced:
             return f"{job.state}: {clean(job.failure.code)}"
     failed = [load.record.failure for load in cell.loads if load.record.failure is not None]
     if failed:
         return f"load failed: {clean(failed[-1].code)}"
-    states = {job.state for job in cell.jobs}
+    states = {job.state for job in cell.jobs if not job.replaced}
     if states == {JobState.QUEUED}:
         return "not started yet"
     if JobState.QUEUED in states or JobState.IN_PROGRESS in states:
@@ -39,7 +43,7 @@ def troubles(cells: Sequence[CellReport], jobs: Sequence[Job]) -> list[Trouble]:
     found = [
         Trouble(
             f"{job.key.device} {job.key.job_id}",
-            f"job {job.state}",
+            f"job {job.state}{', run again' if job.replaced else ''}",
             clean(job.failure.code),
             clean(job.failure.message),
             1,

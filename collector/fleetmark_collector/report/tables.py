@@ -1,22 +1,29 @@
 """Shows a report in a terminal, 100 columns wide."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fleetmark_collector.report.cellreport import CellReport
 from fleetmark_collector.report.enginetexts import equal_work_lines, overhead_text, title_of
 from fleetmark_collector.report.findings import gain_text
 from fleetmark_collector.report.labels import clean, percent
-from fleetmark_collector.report.model import CellReport, Finding, Report, Trouble
+from fleetmark_collector.report.model import Finding, Report, Trouble
 from fleetmark_collector.report.remarks import dequantized
+from fleetmark_collector.report.repeats import repeat_notes
+from fleetmark_collector.report.sheets import sheets_of, worth_sheet
 from fleetmark_collector.report.statistics import Estimate, Outcome
+from fleetmark_collector.report.terminal import (
+    Column,
+    print_list,
+    print_sheet,
+    print_table,
+    title_lines,
+)
 from fleetmark_protocol.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-Column = tuple[str, "Sequence[str | Text]"]
-"""A title and a value for each cell."""
 
 RESOURCES = (
     "cpu_percent_mean",
@@ -26,11 +33,9 @@ RESOURCES = (
     "mem_used_percent_mean",
     "load_s",
     "latency_cold_s",
+    "model_cached_percent",
     "energy_j",
     "co2_g",
-    "cost_usd",
-    "eq",
-    "eq_per_token",
 )
 
 SIGNS = {
@@ -51,21 +56,37 @@ def render_terminal(report: Report, console: "Console") -> None:
     if report.common:
         console.print(Text(f"all cells: {', '.join(report.common)}"))
     for workload, cells in report.workloads.items():
-        kind = f": {workload_text(cells[0].cell.workload_kind)}" if workload else ""
+        series = next((one for one in report.series if workload in one.workloads), None)
+        if series is not None and series.workloads[0] != workload:
+            continue  # shown with the first
+        sheets = list(sheets_of(report, workload))
+        name = clean(series.name if series else workload) or "no workload reached"
+        kind = f": {workload_text(cells)}" if workload else ""
         console.print()
-        console.print(Text((clean(workload) or "no workload reached") + kind, style="bold"))
+        console.print(Text(name + kind, style="bold"))
         console.print()
-        if any(cell.figures for cell in cells):
-            _print_table(console, cells, _speed(cells))
-            _print_table(console, cells, _resources(cells))
-        _print_list(console, "", _all_notes(cells))
-    _print_list(console, "How to read this", legend(report))
-    _print_list(console, "Findings", (_finding(one) for one in report.findings))
+        for sheet in sheets:
+            print_sheet(console, sheet)
+        if any(cell.figures for cell in cells) and series is None:
+            names = [_name(cell) for cell in cells]
+            print_table(console, names, _speed(cells))
+            print_table(console, names, _resources(cells))
+        all_of = [c for c in report.cells if series and c.cell.workload in series.workloads]
+        print_list(console, "", _all_notes(all_of or cells, report.confidence))
+    if report.worths:
+        console.print()
+        console.print(Text("Cost and value", style="bold"))
+    for worth in report.worths:
+        console.print()
+        console.print(Text(clean(worth.workload), style="bold"))
+        print_sheet(console, worth_sheet(worth))
+    print_list(console, "How to read this", legend(report))
+    print_list(console, "Findings", (_finding(one) for one in report.findings))
     for group in report.equal_work:
-        _print_list(console, f"Equal work: {title_of(group)}", equal_work_lines(group))
-    _print_list(console, "Cost of frameworks", (overhead_text(one) for one in report.overheads))
-    _print_list(console, "Notes", report.notes)
-    _print_list(console, "Failures", (trouble_text(one) for one in report.troubles))
+        print_list(console, f"Equal work: {title_of(group)}", equal_work_lines(group))
+    print_list(console, "Cost of frameworks", (overhead_text(one) for one in report.overheads))
+    print_list(console, "Notes", report.notes)
+    print_list(console, "Failures", (trouble_text(one) for one in report.troubles))
 
 
 def trouble_text(trouble: Trouble) -> str:
@@ -89,10 +110,18 @@ def legend(report: Report) -> Iterator[str]:
         f"Medians; ± is half of the {percent(report.confidence)} interval. V/S/I: trials valid, "
         "suspect (counted, with the reason below), invalid (left out)."
     )
-    yield (
-        "A warm cell is one run of its engine: intervals do not hold what differs between two runs "
-        "of the same program, often a few percent."
-    )
+    alone = [c for c in report.cells if c.repeats.processes == 1 and not c.cell.cold]
+    if alone:
+        which = "A warm cell" if len(alone) == len(report.cells) else "A warm cell of one job"
+        yield (
+            f"{which} is one run of its engine: intervals do not hold what differs between two "
+            "runs of the same program, often a few percent."
+        )
+    if len(alone) < len(report.cells) and any(c.repeats.processes > 1 for c in report.cells):
+        yield (
+            "Where a cell was measured in several jobs, intervals resample these processes, then "
+            "the repetitions of each."
+        )
     if report.baseline is not None:
         yield f"Speed-up against {report.baseline}: {signs}."
 
@@ -102,25 +131,26 @@ def _finding(finding: Finding) -> str:
     return f"{where}: {finding.text}"
 
 
-def _print_list(console: "Console", title: str, lines: Iterable[str]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_column()
-    grid.add_column(overflow="fold")
-    for line in lines:
-        grid.add_row("-", Text(line))
-    if grid.row_count:
-        if title:
-            console.print()
-            console.print(Text(title, style="bold"))
-        console.print(grid)
+def workload_text(cells: Sequence[CellReport]) -> str:
+    """Return what the workload of these cells asks."""
+    kind = cells[0].cell.workload_kind
+    if kind == "coldstart":
+        asked = next((cell.cell.asked for cell in cells if cell.cell.asked), None)
+        cache = "" if asked is None else _CACHES[asked.page_cache]
+        return f"one prompt, every time of an engine started anew{cache}"
+    return _ASKS.get(kind, "one prompt")
 
 
-def workload_text(kind: str) -> str:
-    """Return what a workload of this kind asks."""
-    return "several prompts, one after another" if kind == "multi" else "one prompt"
+_CACHES = {
+    "keep": ", weights left in the page cache",
+    "drop": ", weights dropped from the page cache first",
+}
+_ASKS = {
+    "multi": "several prompts, one after another",
+    "context_sweep": "one prompt of each length",
+    "concurrency": "clients that ask at the same time",
+    "soak": "one prompt again and again without a pause",
+}
 
 
 def state_text(report: Report) -> str:
@@ -159,37 +189,8 @@ def _resources(cells: Sequence[CellReport]) -> list[Column]:
     ]
 
 
-def _print_table(
-    console: "Console", cells: Sequence[CellReport], columns: Sequence[Column]
-) -> None:
-    """Print a row per cell, in as many tables as it takes to show every figure whole."""
-    from rich import box
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    widest = max(len(cell.short) for cell in cells)
-    table.add_column("Cell", overflow="fold", min_width=min(widest, 30))
-    for title, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for row, cell in enumerate(cells):
-        table.add_row(_name(cell), *(values[row] for _, values in columns))
-    # The names alone may be folded.
-    natural = Measurement.get(console, console.options.update(width=10_000), table).maximum
-    least = natural - max(0, widest - 30)
-    if least > console.width and len(columns) > 1:
-        middle = (len(columns) + 1) // 2
-        _print_table(console, cells, columns[:middle])
-        _print_table(console, cells, columns[middle:])
-    else:
-        console.print(table)
-        console.print()
-
-
 def _title(name: str) -> str:
-    metric = METRICS[name]
-    # A word a line, so that ten columns fit beside the cell's name.
-    return "\n".join([*metric.title.split(), metric.shown_unit])
+    return title_lines(METRICS[name].title, METRICS[name].shown_unit)
 
 
 def _name(cell: CellReport) -> "Text":
@@ -219,8 +220,8 @@ def _gain(cell: CellReport, name: str) -> "Text":
     return Text(f"{gain_text(comparison.gain)} {sign}", style=style)
 
 
-def cell_notes(cell: CellReport) -> Iterator[str]:
-    """Yield what a cell's figures leave out, and why it is not compared."""
+def cell_notes(cell: CellReport, confidence: float) -> Iterator[str]:
+    """Yield what a cell's figures leave out, how often it was measured, why it is not compared."""
     counts = cell.counts
     if cell.problem:
         yield cell.problem
@@ -231,6 +232,7 @@ def cell_notes(cell: CellReport) -> Iterator[str]:
         yield f"suspect {counts.suspect}: {_counted(cell.suspected)}"
     if counts.superseded:
         yield f"{counts.superseded} measured again after an interruption, the latest counts"
+    yield from repeat_notes(cell.cell, cell.repeats, confidence)
     if cell.versus and cell.versus.not_comparable:
         yield f"not comparable: {cell.versus.not_comparable}"
     source = dequantized(cell.cell)
@@ -238,14 +240,20 @@ def cell_notes(cell: CellReport) -> Iterator[str]:
         yield source
 
 
-def _all_notes(cells: Sequence[CellReport]) -> Iterator[str]:
-    # What is true of many cells is said once.
-    said: dict[str, list[str]] = {}
+def _all_notes(cells: Sequence[CellReport], confidence: float) -> Iterator[str]:
+    # What is true of many cells, or of all workloads of a series, is said once.
+    said: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
-        for line in (*cell_notes(cell), *(cell.versus.notes if cell.versus else ())):
-            said.setdefault(line, []).append(cell.short)
+        lines = (*cell_notes(cell, confidence), *(cell.versus.notes if cell.versus else ()))
+        for line in lines:
+            said.setdefault(line, {}).setdefault(cell.short, []).append(cell.cell.workload)
+    everywhere = list(dict.fromkeys(cell.cell.workload for cell in cells))
     for line, names in said.items():
-        yield f"{', '.join(names)}: {line}"
+        shown = [
+            name if found == everywhere else f"{name} in {', '.join(map(clean, found))}"
+            for name, found in names.items()
+        ]
+        yield f"{', '.join(shown)}: {line}"
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

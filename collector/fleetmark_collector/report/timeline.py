@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fleetmark_collector.report.cells import verdict_of
-from fleetmark_collector.report.model import CellReport
+from fleetmark_collector.report.cellreport import CellReport
+from fleetmark_collector.report.judged import verdict_of
 from fleetmark_collector.report.plotparts import Figure, color_of, text
 from fleetmark_protocol.metrics import METRICS
-from fleetmark_protocol.records import Verdict
+from fleetmark_protocol.records import TrialRecord, Verdict
 
 
 def over_time(cells: Sequence[CellReport], name: str) -> Figure | None:
@@ -60,8 +60,8 @@ def _line(x: list[int], y: list[float], row: int, cell: CellReport) -> dict[str,
 
 def _apart(cell: CellReport, row: int, name: str) -> Iterator[dict[str, Any]]:
     """Yield what is in no figure: warm-ups and trials left out, where they have a value."""
-    if name == "session_latency_s":
-        return
+    if name not in TrialRecord.model_fields:
+        return  # no trial has one of its own
     scale = METRICS[name].display_scale
     groups = (
         ("square-open", "warm-up", [t.record for t in cell.cell.trials if t.record.warmup]),

@@ -99,6 +99,9 @@ class Reader(Protocol):
                 campaign has.
         """
 
+    def trials_since(self, campaign_id: str, job_id: str, attempt: int) -> int:
+        """Return the number of distinct trials of a job that this attempt or later ones made."""
+
     def latest_telemetry(self) -> dict[tuple[str, str], TelemetryRecord]:
         """Return (fleet, device) -> newest sample."""
 

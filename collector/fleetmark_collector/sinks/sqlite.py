@@ -231,6 +231,15 @@ class SqliteReader:
         }
         return {job: int(str(count)) for job, count in counts.items() if count}
 
+    def trials_since(self, campaign_id: str, job_id: str, attempt: int) -> int:
+        """Return the number of distinct trials of a job that this attempt or later ones made."""
+        rows = self._rows(
+            "SELECT count(DISTINCT trial_id) FROM trial WHERE campaign_id = ? AND job_id = ? "
+            "AND json_extract(body, '$.attempt') >= ?",
+            (campaign_id, job_id, attempt),
+        )
+        return int(str(rows[0][0]))
+
     def latest_telemetry(self) -> dict[tuple[str, str], TelemetryRecord]:
         """Return (fleet, device) -> newest sample."""
         rows = self._rows(

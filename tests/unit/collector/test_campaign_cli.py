@@ -6,7 +6,7 @@ import pytest
 
 from campaigncli import Cli
 from fakes.fake_fleet import CAMPAIGN
-from fleetmark_collector.campaigns.watch import NO_COLLECTOR
+from fleetmark_collector.campaigns.wording import NO_COLLECTOR
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import BackendInfo

@@ -97,3 +97,38 @@ def test_no_file_is_ever_overwritten(tmp_path):
     assert file.read_text() == "a"
     with pytest.raises(ConfigError, match="No such file or directory"):
         write_new(tmp_path / "nowhere" / "x", "b")
+
+
+KINDS = CAMPAIGN.replace(
+    "  - {name: one, kind: single, prompt: hello, warmup: 1, repetitions: 2}\n",
+    "  - {name: crowd, kind: concurrency, prompts_file: p.txt, clients: [1, 2], repetitions: 2}\n"
+    "  - {name: heat, kind: soak, prompts_file: p.txt, duration_s: 60}\n"
+    "  - {name: sweep, kind: context_sweep, prompt_tokens: [16, 32]}\n"
+    "order: interleaved\nblocks: 2\ncool_down: {temperature_c: 60}\n",
+)
+
+
+def test_prompts_of_every_kind_are_written_out_and_the_clone_asks_the_same(tmp_path):
+    (tmp_path / "p.txt").write_text("first\nsecond\n")
+    with kept(tmp_path, KINDS) as store:
+        text = clone_text(store, "c1", [("name", "again")])
+        before = store.spec(store.jobs("c1")[-1].job_id)
+    (tmp_path / "p.txt").unlink()
+    assert "prompts_file" not in text
+    assert text.count("prompts: [first, second]") == 2
+    file = tmp_path / "again.yaml"
+    file.write_text(text)
+    plan = make_plan(load_campaign(file), "c2", [FakeDevice("pi-1")])
+    assert plan.jobs[-1].spec.workloads == before.workloads
+
+
+def test_repetitions_may_become_adaptive_and_an_order_interleaved(tmp_path):
+    often = read_change("workloads[0].repetitions={half_width_percent: 5, max: 20}")
+    with kept(tmp_path) as store:
+        text = clone_text(store, "c1", [often, read_change("order=interleaved")])
+    file = tmp_path / "again.yaml"
+    file.write_text(text)
+    campaign = load_campaign(file)
+    (workload,) = campaign.cells[0].workloads
+    assert (workload.repetitions, workload.adaptive.half_width_percent) == (20, 5)
+    assert campaign.order == "interleaved"

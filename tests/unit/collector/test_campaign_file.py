@@ -52,7 +52,7 @@ def test_a_file_is_read_with_the_contracts_own_defaults(tmp_path):
     assert {cell.workloads for cell in campaign.cells} == {(workload,)}
     assert campaign.timeouts == Timeouts()
     assert campaign.quiet_gate == QuietGate()
-    assert (campaign.order, campaign.unavailable, campaign.resume) == ("shuffled", "reject", True)
+    assert (campaign.order, campaign.unavailable, campaign.resume) == ("blocked", "reject", True)
     assert campaign.text == GOOD
 
 

@@ -7,16 +7,11 @@ import pytest
 from rich.console import Console
 
 from fakes.fake_fleet import EPOCH, FakeDevice, FakeWorld
+from fleetmark_collector.campaigns.picture import draw
 from fleetmark_collector.campaigns.tables import CampaignState
 from fleetmark_collector.campaigns.view import gather
-from fleetmark_collector.campaigns.watch import (
-    NO_COLLECTOR,
-    changes,
-    command_line,
-    draw,
-    duration_text,
-    watch_campaign,
-)
+from fleetmark_collector.campaigns.watch import changes, command_line, watch_campaign
+from fleetmark_collector.campaigns.wording import NO_COLLECTOR, duration_text
 from fleetmark_collector.config import CollectorSettings, default_data_dir
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.sinks.base import Stored

@@ -8,8 +8,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fakes.fake_fleet import FakeDevice, FakeWorld, S
+from fakes.fake_fleet import CAMPAIGN, FakeDevice, FakeWorld, S
 from fleetmark_collector.campaigns.tables import CampaignState
+from fleetmark_collector.campaigns.turns import is_out
 from fleetmark_protocol.jobs import JobState
 
 J = JobState
@@ -68,20 +69,20 @@ def kill_in_the_middle(world: FakeWorld, rng: random.Random) -> None:
             raise KilledError
 
     world.before_clock = maybe_die
-    publish, plain = world.dispatcher._publish, world.publish
+    publish, plain = world.dispatcher._announcer._publish, world.publish
 
     def dying_publish(topic: str, payload: bytes, retain: bool) -> None:
         maybe_die()
         plain(topic, payload, retain)
         maybe_die()
 
-    world.dispatcher._publish = dying_publish
+    world.dispatcher._announcer._publish = dying_publish
     try:
         world.dispatcher.tick()
     except KilledError:
         pass
     world.before_clock = lambda: None
-    world.dispatcher._publish = publish
+    world.dispatcher._announcer._publish = publish
     world.dispatcher.close()
     world.start()
 
@@ -163,3 +164,50 @@ def test_a_canceled_campaign_ends_too_and_no_job_begins_after_it_has_ended(seed,
                 # The centre may have given a silent device up; else both say the same.
                 assert world.states()[job_id] in {state, J.CANCELED}
         world.close()
+
+
+RULES = """\
+retries: {max: 1, backoff_s: 3, on: [FAILED]}
+rollout: {devices_at_once: 1, jobs_per_minute: 60}
+"""
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), shakes=st.integers(0, 120))
+def test_with_rules_each_job_is_run_once_and_each_failed_one_once_more(seed, shakes):
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        world = FakeWorld(Path(directory), *devices())
+        world.submit(text=CAMPAIGN + RULES)
+        ended: dict[str, JobState] = {}
+        for _ in range(shakes):
+            shake(world, rng)
+            check(world, ended)
+            at_work = {job.device for job in world.jobs().values() if is_out(job)}
+            # One that is done may be waited for while its trials are on their way.
+            done = {one.device for one in world.devices if all_over(one)}
+            assert len(at_work - done) <= 1
+        settle(world)
+        settle(world)
+        check(world, ended)
+        expected = {
+            f"c1.{device}.{number}": state
+            for device in ("pi-1", "pi-2")
+            for number, state in {
+                "001": J.SUCCEEDED,
+                "002": J.FAILED,
+                "002.r1": J.SUCCEEDED,
+                "003": J.REJECTED,
+                "004": J.SUCCEEDED,
+            }.items()
+        }
+        assert world.states() == expected
+        assert world.retained == {}
+        started = Counter(job_id for device in world.devices for job_id in device.started)
+        assert set(started.values()) == {1}
+        assert world.campaign().state is CampaignState.FAILED
+        world.close()
+
+
+def all_over(device: FakeDevice) -> bool:
+    return all(state.terminal for state in device.known.values())

@@ -188,11 +188,12 @@ def priced(tmp_path, prices, tags=("pi4", "bench"), text=""):
 def test_a_price_by_tag_or_device_makes_a_cost(tmp_path):
     assert priced(tmp_path, "{pi4: 3.6}").usd.likely == pytest.approx(EXPECTED_S * 0.001)
     assert priced(tmp_path, "{pi4: 3.6, pi: 7.2}").usd.likely == pytest.approx(EXPECTED_S * 0.002)
-    assert priced(tmp_path, "{pi4: 1, bench: 1}").problems == ()
+    assert priced(tmp_path, "{pi4: 1, bench: 1}").usd.likely == pytest.approx(EXPECTED_S / 3600)
 
 
 def test_tags_of_different_prices_are_a_mistake(tmp_path):
-    (problem,) = priced(tmp_path, "{pi4: 1, bench: 2}").problems
+    campaign = make_campaign(tmp_path, ONE_CELL + "cost: {usd_per_hour: {pi4: 1, bench: 2}}\n")
+    (problem,) = make_plan(campaign, "c1", [device("pi", tags=("pi4", "bench"))]).problems
     assert "cost.usd_per_hour: pi has tags of different prices (bench 2, pi4 1)" in problem
     assert ":11:" in problem
 

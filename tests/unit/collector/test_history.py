@@ -187,3 +187,53 @@ def test_only_the_newest_campaigns_are_looked_at(past):
 def test_cells_that_nobody_asks_for_are_not_read(past):
     past.ran("c1", USUAL)
     assert read_history(past.store, past.reader, {"another cell": None}).paces == {}
+
+
+def crowd(time_s, number, client, latency_s=5.0):
+    """One request of a round of four; alone it would take half of its 5 s."""
+    asked = {"workload": "crowd-4", "workload_kind": "concurrency", "repetition": number}
+    answered = {"latency_s": latency_s, "ttft_s": 2.0}
+    made = request(time_s, 0, clients=4, client=client, **asked, **answered)
+    return made.model_copy(update={"trial_id": f"c.pi.1.crowd-4.{number}.{client}"})
+
+
+def test_requests_made_at_the_same_time_do_not_count_as_the_pace_of_one(past):
+    rounds = [crowd(130 + 6 * number, number, client) for number in range(3) for client in range(4)]
+    past.ran("c1", [*USUAL[:-1], *rounds, state(147, JobState.SUCCEEDED)])
+    (pace,) = past.history().paces.values()
+    assert (pace.prefill_s, pace.decode_s) == pytest.approx((0.05, 0.1))
+    assert pace.crowds == {4: pytest.approx(2.0)}
+    assert pace.round_s(10, 20, 4) == pytest.approx(5.0)
+    assert pace.start_s < 20  # what was asked at the same time passed once
+
+
+def test_a_round_is_over_when_its_last_request_is(past):
+    rounds = [
+        crowd(108 + 8 * number, number, client, latency_s=5.0 + client / 2)
+        for number in range(3)
+        for client in range(4)
+    ]
+    ended = state(108 + 2 * 8 + 6.5, JobState.SUCCEEDED)
+    past.ran("c1", [state(100, JobState.IN_PROGRESS), load(108, 3.0), *rounds, ended])
+    (pace,) = past.history().paces.values()
+    assert pace.gap_s == pytest.approx(8 - 6.5)
+    assert pace.start_s == pytest.approx(5.0)
+
+
+def test_where_only_crowds_were_seen_one_request_is_told_from_them(past):
+    past.ran("c1", [crowd(100, 0, client) for client in range(4)])
+    (pace,) = past.history().paces.values()
+    assert pace.prefill_s < 2.0 / 10
+    assert pace.round_s(10, 20, 4) == pytest.approx(5.0)
+    assert pace.trial_s(10, 20) < pace.round_s(10, 20, 2) < pace.round_s(10, 20, 8)
+
+
+def test_a_soak_on_a_hot_machine_does_not_slow_the_pace_of_the_others(past):
+    hot = [
+        request(200 + 6 * n, n, workload="heat", workload_kind="soak", soak_s=6.0 * n, latency_s=6)
+        for n in range(50)
+    ]
+    past.ran("c1", [*USUAL, *hot])
+    (pace,) = past.history().paces.values()
+    assert pace.decode_s == pytest.approx(0.1)
+    assert (pace.low, pace.high) == pytest.approx((1.0, 1.0))

@@ -7,7 +7,7 @@ from fleetmark_collector.campaigns.cells import count_trials
 from fleetmark_collector.campaigns.plan import make_plan, new_campaign_id
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.ids import is_name
-from fleetmark_protocol.messages import BackendInfo
+from fleetmark_protocol.messages import BackendInfo, CoolDown
 from fleetmark_protocol.workloads import Workload
 
 
@@ -176,3 +176,17 @@ def test_trials_are_counted_as_devices_make_them():
     single = Workload(name="a", kind="single", prompts=("x",), warmup=1, repetitions=5)
     multi = Workload(name="b", kind="multi", prompts=("x", "y", "z"), warmup=2, repetitions=4)
     assert count_trials([single, multi]) == 6 + (2 + 12)
+
+
+def test_a_job_carries_the_price_of_its_device_and_how_cool_it_must_be(tmp_path):
+    more = "cost: {usd_per_hour: {hot: 0.5, pi-2: 0.25}}\ncool_down: {temperature_c: 55}\n"
+    devices = [
+        FakeDevice("pi-1", inventory=make_inventory(tags=("hot",))),
+        FakeDevice("pi-2", inventory=make_inventory(tags=("hot",))),
+        FakeDevice("pi-3"),
+    ]
+    plan = plan_of(tmp_path, devices, ("version: 1", f"version: 1\n{more}"))
+    prices = {job.device: job.spec.usd_per_hour for job in plan.jobs}
+    assert prices == {"pi-1": 0.5, "pi-2": 0.25, "pi-3": None}
+    assert {job.spec.cool_down for job in plan.jobs} == {CoolDown(temperature_c=55)}
+    assert plan_of(tmp_path, devices).jobs[0].spec.cool_down is None

@@ -1,8 +1,9 @@
 import pytest
 
 from fakes.fake_campaign import CAMPAIGN, FakeJob, failure, store
-from fleetmark_collector.report.cells import read_cells, reasons_of
+from fleetmark_collector.report.cells import read_cells
 from fleetmark_collector.report.jobs import PlannedJob
+from fleetmark_collector.report.judged import reasons_of
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec, ModelSpec
 from fleetmark_protocol.records import Verdict

@@ -7,7 +7,8 @@ import pytest
 
 from fakes.fake_campaign import CAMPAIGN, FakeJob, failure, store, usual_jobs
 from fleetmark_collector.report.build import build_report
-from fleetmark_collector.report.export import JSON_SCHEMA_VERSION, write_csv, write_json, write_text
+from fleetmark_collector.report.export import write_csv, write_json, write_text
+from fleetmark_collector.report.jsonform import JSON_SCHEMA_VERSION
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.records import TrialRecord
 

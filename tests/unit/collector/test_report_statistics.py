@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from fleetmark_collector.report import statistics
+from fleetmark_collector.report import resampling
 from fleetmark_collector.report.statistics import (
     Outcome,
     Pair,
@@ -133,5 +133,5 @@ def test_only_an_interval_without_one_shows_a_difference(low, high, shown):
 def test_resampling_in_batches_gives_the_interval_of_all_at_once(monkeypatch):
     values = {Pair((0, session), 0): float(session**2 % 17) for session in range(40)}
     whole = estimate(values, confidence=0.95, seed=3)
-    monkeypatch.setattr(statistics, "BATCH_VALUES", 1234)
+    monkeypatch.setattr(resampling, "BATCH_VALUES", 1234)
     assert estimate(values, confidence=0.95, seed=3) == whole

@@ -33,6 +33,9 @@ class CountingTicker:
     def on_connect(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.fixture
 def settings(tmp_path):

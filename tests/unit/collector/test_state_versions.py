@@ -6,6 +6,7 @@ import pytest
 
 from fakes.fake_fleet import START_NS, FakeDevice, FakeWorld, make_campaign
 from fleetmark_collector.campaigns.plan import make_plan
+from fleetmark_collector.campaigns.policy import Policy
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.statefile import has_campaigns
 from fleetmark_collector.campaigns.tables import CampaignState
@@ -70,7 +71,7 @@ def test_it_is_done_once_and_others_may_have_the_file_open(old):
     with closing(CampaignStore(old)) as first, closing(CampaignStore(old)) as second:
         assert first.campaigns() == second.campaigns()
     with closing(connect(old, "ro")) as db:
-        assert db.execute("SELECT version FROM campaign_schema").fetchall() == [(2,)]
+        assert db.execute("SELECT version FROM campaign_schema").fetchall() == [(3,)]
 
 
 def test_an_update_that_breaks_off_changes_nothing(old, monkeypatch):
@@ -119,3 +120,31 @@ def test_what_was_never_sent_and_is_canceled_is_kept_as_such(tmp_path):
     assert [move.time_ns for move in store.moves("c1")] == [world.now_ns] * 4
     store.close()
     world.close()
+
+
+SECOND = FIRST.replace("VALUES (1)", "VALUES (2)").replace(
+    "'version: 1', 60.0, 5, 'RUNNING', NULL, NULL, NULL)",
+    "'version: 1', 60.0, 5, 'RUNNING', NULL, NULL, NULL, 'older')",
+)
+for last in ("finished_ns INTEGER", "updated_ns INTEGER NOT NULL\n    "):
+    SECOND = SECOND.replace(f"{last}) WITHOUT", f"{last}, retry_of TEXT) WITHOUT")
+
+
+def test_a_file_of_the_second_version_goes_on_without_any_rule(tmp_path):
+    file = tmp_path / "state.db"
+    spec = make_plan(make_campaign(tmp_path), "old", [FakeDevice("pi")]).jobs[0].spec
+    with closing(connect(file, "rwc")) as db:
+        db.executescript(SECOND)
+        db.execute(
+            "INSERT INTO jobs VALUES ('old.pi.001', 'old', 0, 'lab', 'pi', 'a cell', 7200.0, 3, ?, "
+            "'IN_PROGRESS', 1, NULL, NULL, 6, 7, NULL, 7, 'older.pi.001')",
+            (spec.model_dump_json(),),
+        )
+    with closing(CampaignStore(file, lambda: START_NS)) as store:
+        (row,) = store.campaigns()
+        assert (row.retry_of, row.policy, row.selection) == ("older", Policy(), "snapshot")
+        assert (row.paused_ns, row.paused_before_ns, row.failure) == (None, 0, None)
+        (job,) = store.jobs("old")
+        assert (job.retry_of, job.superseded_by, job.retries) == ("older.pi.001", None, 0)
+        assert store.set_job_state("old.pi.001", JobState.FAILED)
+        assert store.campaign("old").state is CampaignState.FAILED

@@ -2,6 +2,7 @@
 
 from fleetmark_collector.grafana.board import Board, Row
 from fleetmark_collector.grafana.charts import lines, number
+from fleetmark_collector.grafana.dashboards.kinds import REPETITIONS, SOAKING
 from fleetmark_collector.grafana.dashboards.words import JOB_STATES, SUSPECT, VERDICTS
 from fleetmark_collector.grafana.links import device_of_row, this_campaign
 from fleetmark_collector.grafana.names import CAMPAIGN
@@ -212,8 +213,12 @@ BOARD = Board(
                 _interval("Session latency, with intervals", "session_latency_s"),
                 _interval("TTFT, with intervals", "ttft_s"),
                 _interval("Decode, with intervals", "decode_tps"),
+                _interval("Throughput, with intervals", "throughput_tps"),
+                _interval("EQ, with intervals", "eq"),
+                REPETITIONS,
             ),
         ),
+        SOAKING,
     ),
     variables=tuple(of_cells()),
     start="now-7d",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fleetmark_collector.grafana.board import Board, Row
 from fleetmark_collector.grafana.charts import bars
+from fleetmark_collector.grafana.dashboards.kinds import KINDS, VALUE
 from fleetmark_collector.grafana.dashboards.words import SUSPECT
 from fleetmark_collector.grafana.influxql import Query
 from fleetmark_collector.grafana.links import (
@@ -142,6 +143,7 @@ BOARD = Board(
                 _trials("rss_bytes", "Memory of the engine"),
             ),
         ),
+        *KINDS,
         Row(
             "Energy and cost, where the records carry them",
             (
@@ -156,6 +158,7 @@ BOARD = Board(
                 _trials("cost_usd"),
                 _trials("eq"),
                 _trials("eq_per_token"),
+                VALUE,
             ),
         ),
     ),

@@ -1,6 +1,6 @@
 """The figures of a study: one series a cell, and never two cells in one."""
 
-from fleetmark_collector.grafana.influxql import Query, column, literal, name
+from fleetmark_collector.grafana.influxql import INTERVAL, Query, column, literal, name
 from fleetmark_collector.grafana.queries.conditions import (
     CELL,
     CELL_LABEL,
@@ -57,7 +57,7 @@ def figure_of_cells(field: str, *others: str, more: str = "", label: str = "") -
     Args:
         field: the metric.
         others: shown with it.
-        more: a further condition.
+        more: a further condition, or several.
         label: added to the name of each cell.
     """
     picked = tuple(column(one, "last") for one in (field, *others))
@@ -65,13 +65,29 @@ def figure_of_cells(field: str, *others: str, more: str = "", label: str = "") -
     return Query(picked, "cell", where, by=CELL).named(*CELL_LABEL, suffix=label)
 
 
-def figure_with_suspects(field: str) -> tuple[Query, Query]:
+def figures_of_kind(kind: str, field: str, *others: str) -> Query:
+    """The figures of the cells of one kind of workload, one row a cell."""
+    return figure_of_cells(field, *others, more=of_kind(kind)).table()
+
+
+def of_kind(kind: str) -> str:
+    """Only one kind of workload."""
+    return f"{name('workload_kind')} = {literal(kind)}"
+
+
+def soaks_over_time(field: str, function: str) -> Query:
+    """A field of the requests of each soak, as time went by."""
+    where = (*THESE_CELLS, *COUNTED, of_kind("soak"))
+    query = Query((column(field, function),), "trial", where, by=CELL, every=INTERVAL)
+    return query.named(*CELL_LABEL)
+
+
+def figure_with_suspects(field: str, *more: str) -> tuple[Query, Query]:
     """The figures of all cells, and marked again those that SUSPECT trials are part of."""
+    doubted = f"{name('trials_suspect')} > 0"
     return (
-        figure_of_cells(field),
-        figure_of_cells(
-            field, more=f"{name('trials_suspect')} > 0", label=" · with SUSPECT trials"
-        ),
+        figure_of_cells(field, more=" AND ".join(more)),
+        figure_of_cells(field, more=" AND ".join((*more, doubted)), label=" · with SUSPECT trials"),
     )
 
 

@@ -103,6 +103,10 @@ class InfluxReader:
                 ids[job] |= trials
         return {job: len(trials) for job, trials in ids.items() if jobs is None or job in jobs}
 
+    def trials_since(self, campaign_id: str, job_id: str, attempt: int) -> int:
+        """Return the number of distinct trials of a job that this attempt or later ones made."""
+        return self._trials_of(campaign_id, job_id, f" AND attempt >= {attempt:d}")
+
     def latest_telemetry(self) -> dict[Device, TelemetryRecord]:
         """Return (fleet, device) -> newest sample.
 
@@ -182,10 +186,10 @@ class InfluxReader:
         )
         return sum(int(row["n"]) for row in rows)
 
-    def _trials_of(self, campaign_id: str, job_id: str) -> int:
+    def _trials_of(self, campaign_id: str, job_id: str, more: str = "") -> int:
         rows = self._influxql.rows(
             f'SELECT distinct(trial_id) FROM "trial" WHERE campaign_id = {literal(campaign_id)} '  # noqa: S608
-            f"AND job_id = {literal(job_id)}"
+            f"AND job_id = {literal(job_id)}{more}"
         )
         return sum(1 for _ in rows)
 

@@ -1,0 +1,57 @@
+"""Finds cells that cannot do what they are asked: mistakes between `matrix` and `workloads`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fleetmark_collector.campaigns.cells import Cell
+from fleetmark_collector.campaigns.workloads import WorkloadEntry
+from fleetmark_collector.campaigns.yaml_source import Loc, Problem
+from fleetmark_protocol.messages import Options
+from fleetmark_protocol.workloads import Workload
+
+BEGIN_TOKENS = 1
+"""Many tokenizers begin a text with a token of their own."""
+BUSY_KINDS = ("concurrency", "soak")
+"""Kinds that keep one engine busy, so that it cannot be started anew for each request."""
+
+
+def inconsistencies(entries: Sequence[WorkloadEntry], cells: Sequence[Cell]) -> Iterator[Problem]:
+    """Find them; of many cells that lack the same, the first is named."""
+    told: set[Loc] = set()
+    places = dict(_places(entries))
+    for cell in cells:
+        for workload in cell.workloads:
+            problem = _unlike(cell, workload, places)
+            if problem is not None and problem.loc not in told:
+                told.add(problem.loc)
+                yield problem
+
+
+def _places(entries: Sequence[WorkloadEntry]) -> Iterator[tuple[str, Loc]]:
+    """Yield the name of each workload with the place that makes it."""
+    for index, entry in enumerate(entries):
+        key = "prompt_tokens" if entry.prompt_tokens else "clients" if entry.clients else None
+        for position, name in enumerate(entry.names()):
+            place: Loc = ("workloads", index)
+            yield name, (*place, key, position) if key else place
+
+
+def _unlike(cell: Cell, workload: Workload, places: Mapping[str, Loc]) -> Problem | None:
+    place = places[workload.name]
+    if workload.kind in BUSY_KINDS and cell.labels.get("start") == "cold":
+        text = (
+            f"a {workload.kind} workload keeps one engine busy, but {cell} starts one for every "
+            "trial: give it to other cells (`workload` of a backend, or matrix.exclude)"
+        )
+        return Problem((*place[:2], "kind"), text)
+    if workload.kind == "context_sweep":
+        words = len(workload.prompts[0].split())
+        needed = words + BEGIN_TOKENS + workload.output_tokens
+        there = cell.labels.get("context_tokens", Options().context_tokens)
+        if isinstance(there, int) and there < needed:
+            text = (
+                f"{words} prompt tokens, one that begins the text and {workload.output_tokens} "
+                f"output tokens do not fit in the context of {there} tokens of {cell}: set "
+                f"matrix.options.context_tokens to {needed} or more"
+            )
+            return Problem(place, text)
+    return None

@@ -1,0 +1,122 @@
+"""What a plan says a device would refuse, before anything is sent to it."""
+
+import pytest
+
+from fakes.fake_fleet import CAMPAIGN, FakeDevice, make_campaign, make_inventory
+from fleetmark_collector.campaigns.plan import make_plan
+from fleetmark_protocol.messages import BackendInfo, Hardware, ModelInfo
+
+ONE_CELL = CAMPAIGN.replace("[Q8_0, Q4_0]", "Q8_0").replace("[1, 2]", "1")
+CROWD = ONE_CELL.replace("kind: single", "kind: concurrency, clients: [2, 4]")
+PI = Hardware(arch="aarch64", os="Linux", kernel="6", hostname="pi", mem_total_bytes=4 * 10**9)
+SERVES = ("threads", "context_tokens", "parallel")
+
+
+def backend(name="xllamacpp", **more):
+    return BackendInfo(name=name, available=True, version="1", **more)
+
+
+def model(**more):
+    known = {"name": "tiny.gguf", "sha256": "ab" * 32, "quantization": "Q8_0"}
+    return ModelInfo(**{**known, "bytes": 3 * 10**9, "parameters": 3 * 10**9, **more})
+
+
+def device(*backends, models=(), **more):
+    inventory = make_inventory(backends=backends, models=models, hardware=PI)
+    return FakeDevice("pi", inventory=inventory, **more)
+
+
+def plan_of(tmp_path, text, *devices):
+    plan = make_plan(make_campaign(tmp_path, text), "c1", devices)
+    assert plan.problems == ()
+    return plan
+
+
+def refusal(tmp_path, text, *devices):
+    return plan_of(tmp_path, text, *devices).jobs[0].refusal
+
+
+def test_clients_are_refused_by_an_engine_that_serves_one_at_a_time(tmp_path):
+    told = backend(takes=("threads",)), backend("llama_server", takes=SERVES)
+    assert refusal(tmp_path, CROWD, device(*told)) == (
+        "workload 'one-4' has 4 clients ask at the same time, and backend 'xllamacpp' serves one "
+        "request at a time there (backends that serve several there: llama_server)"
+    )
+    assert refusal(tmp_path, CROWD, device(backend(takes=SERVES))) is None
+    assert refusal(tmp_path, ONE_CELL, device(*told)) is None
+
+
+def test_an_agent_that_does_not_tell_what_it_takes_is_not_judged(tmp_path):
+    assert refusal(tmp_path, CROWD, device(backend())) is None
+
+
+def test_where_such_cells_are_skipped_the_reason_is_kept(tmp_path):
+    text = CROWD + "unavailable: skip\n"
+    able = FakeDevice("pi-2", inventory=make_inventory())
+    plan = plan_of(tmp_path, text, device(backend(takes=("threads",))), able)
+    (left,) = plan.left_out
+    assert "serves one request at a time there (backends that serve several there: none)" in (
+        left.reason
+    )
+    assert {job.device for job in plan.jobs} == {"pi-2"}
+
+
+def test_a_model_of_an_architecture_that_the_engine_does_not_know_is_refused(tmp_path):
+    particular = backend(architectures=("llama", "gpt2"))
+    holder = FakeDevice("ec2", inventory=make_inventory(models=(model(architecture="qwen2"),)))
+    assert refusal(
+        tmp_path, ONE_CELL.replace("all: true", "devices: [pi]"), *[device(particular), holder]
+    ) == (
+        "backend 'xllamacpp' does not know models of architecture qwen2 there (it knows llama, "
+        "gpt2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("architectures", "architecture"),
+    [((), "qwen2"), (("llama",), "llama"), (("llama",), None)],
+)
+def test_what_is_known_or_not_told_is_not_refused(tmp_path, architectures, architecture):
+    one = device(backend(architectures=architectures), models=(model(architecture=architecture),))
+    assert refusal(tmp_path, ONE_CELL, one) is None
+
+
+def test_an_engine_that_is_not_built_for_the_processor_is_refused_in_its_own_words(tmp_path):
+    broken = BackendInfo(
+        name="xllamacpp",
+        available=False,
+        reason="the file is for x86_64, this machine is aarch64",
+        hint="install a build for aarch64",
+    )
+    assert refusal(tmp_path, ONE_CELL, device(broken)) == (
+        "backend 'xllamacpp' is not available there: the file is for x86_64, this machine is "
+        "aarch64 (install a build for aarch64)"
+    )
+
+
+def test_weights_and_the_contexts_of_all_clients_must_fit(tmp_path):
+    # 3 GB of weights; a context of 2048 tokens takes 0.26 GB, and four of them 1.07 GB.
+    held = model(kv_bytes_per_token=131_072)
+    able = backend(takes=SERVES)
+    assert refusal(tmp_path, ONE_CELL, device(able, models=(held,))) is None
+    assert refusal(tmp_path, CROWD, device(able, models=(held,))) == (
+        "does not fit: needs 4.1 GB (weights 3.0 GB, 4 contexts of 2048 tokens 1.1 GB), the device "
+        "has 4.0 GB"
+    )
+    smaller = CROWD.replace("threads: 1", "threads: 1, context_tokens: 1024")
+    assert refusal(tmp_path, smaller, device(able, models=(held,))) is None
+
+
+def test_one_large_context_may_be_too_much_by_itself(tmp_path):
+    text = ONE_CELL.replace("threads: 1", "threads: 1, context_tokens: 8192")
+    assert refusal(tmp_path, text, device(backend(), models=(model(kv_bytes_per_token=131_072),)))
+    assert "1 context of 8192 tokens 1.1 GB" in str(
+        refusal(tmp_path, text, device(backend(), models=(model(kv_bytes_per_token=131_072),)))
+    )
+    assert refusal(tmp_path, text, device(backend(), models=(model(),))) is None
+
+
+def test_slots_that_the_file_asks_for_count_where_they_are_more_than_the_clients(tmp_path):
+    text = ONE_CELL.replace("threads: 1", "threads: 1, parallel: 6")
+    one = device(backend(takes=SERVES), models=(model(kv_bytes_per_token=131_072),))
+    assert "6 contexts of 2048 tokens 1.6 GB" in str(refusal(tmp_path, text, one))
