@@ -64,7 +64,7 @@ class Campaign:
     text: str
     source: Source = field(repr=False, compare=False)
     """Knows where each piece of the file stands."""
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     """How it is carried out."""
     schedule: ScheduleKeys | None = None
     """When it runs again and again, once it is registered."""

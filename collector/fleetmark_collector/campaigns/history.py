@@ -36,6 +36,8 @@ class Pace:
         jobs: how many jobs it was seen in.
         trials: how many trials.
         crowds: clients that asked at the same time -> how many times as long each request took.
+        seen_s: (prompt tokens, output tokens) -> how long such a request took; the rates are for
+            others, because a short prompt's tokens are dearer than a long one's.
     """
 
     start_s: float
@@ -48,10 +50,12 @@ class Pace:
     jobs: int = 0
     trials: int = 0
     crowds: Mapping[int, float] = field(default_factory=dict)
+    seen_s: Mapping[tuple[float, float], float] = field(default_factory=dict)
 
     def trial_s(self, prompt_tokens: float, output_tokens: float) -> float:
         """Return how long one request takes."""
-        return prompt_tokens * self.prefill_s + output_tokens * self.decode_s
+        by_rates_s = prompt_tokens * self.prefill_s + output_tokens * self.decode_s
+        return self.seen_s.get((prompt_tokens, output_tokens), by_rates_s)
 
     def round_s(self, prompt_tokens: float, output_tokens: float, clients: int) -> float:
         """Return how long a request takes while so many are made at the same time."""
@@ -242,6 +246,7 @@ def _pace(seen: _Seen) -> Pace | None:
         decode_s=_median(decodes),
         jobs=seen.jobs,
         trials=len(seen.trials),
+        seen_s=_alike(alone),
     )
     low, high = _spread(pace, [one for one in alone if (one.clients or 1) == 1])
     return replace(pace, low=low, high=high, crowds=_crowds(pace, seen.trials))
@@ -256,6 +261,15 @@ def _telling(trials: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
     crowds = [one for one in trials if (one.clients or 1) > 1]
     others = [one for one in trials if one.workload_kind != "soak" and (one.clients or 1) == 1]
     return others or soaks or crowds
+
+
+def _alike(trials: Sequence[TrialRecord]) -> dict[tuple[float, float], float]:
+    """Return how long requests of each size took."""
+    found: defaultdict[tuple[float, float], list[float]] = defaultdict(list)
+    for one in trials:
+        if (one.clients or 1) == 1 and one.prompt_tokens and one.output_tokens:
+            found[one.prompt_tokens, one.output_tokens].append(_seconds(one) or 0.0)
+    return {size: median(some) for size, some in found.items()}
 
 
 def _crowds(pace: Pace, trials: Sequence[TrialRecord]) -> dict[int, float]:

@@ -1,7 +1,7 @@
 """What `fleetmark campaign plan` prints: jobs, what would be refused, and how long all takes."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fleetmark_collector.cli.campaign_output import print_remarks, say
@@ -22,8 +22,13 @@ def print_outlook(outlook: "Outlook", cost: "Cost | None", out: "Console") -> No
     """Print which device runs what, how long it is busy, and what the operator should know."""
     plan, estimate = outlook.plan, outlook.estimate
     if plan.jobs:
-        out.print(_job_table(outlook))
+        reasons = _reasons(plan.jobs)
+        out.print(_job_table(outlook, reasons))
+        for reason, number in reasons.items():
+            say(out, f"({number}) refused: {reason}")
         asked = [one for job in plan.jobs for one in job.spec.workloads]
+        if _all_ask_the_same(plan.jobs):
+            say(out, f"Each job asks: {_asked(plan.jobs[0].spec.workloads)}.")
         say(out, f"{len(plan.jobs)} jobs, {trials_text(asked)} trials.")
         say(out, "")
         out.print(_device_table(estimate))
@@ -34,36 +39,43 @@ def print_outlook(outlook: "Outlook", cost: "Cost | None", out: "Console") -> No
         say(out, f"note: {note}")
 
 
-def _job_table(outlook: "Outlook") -> "Table":
-    from rich.markup import escape
+def _reasons(jobs: "Sequence[PlannedJob]") -> dict[str, int]:
+    """Number the reasons why devices will refuse jobs: many share one."""
+    given = (job.refusal for job in jobs if job.refusal is not None)
+    return {reason: number for number, reason in enumerate(dict.fromkeys(given), 1)}
+
+
+def _all_ask_the_same(jobs: "Sequence[PlannedJob]") -> bool:
+    return len({_asked(job.spec.workloads) for job in jobs}) == 1
+
+
+def _job_table(outlook: "Outlook", reasons: "Mapping[str, int]") -> "Table":
     from rich.table import Table
 
+    jobs = outlook.plan.jobs
+    blocks, differ = any(job.block is not None for job in jobs), not _all_ask_the_same(jobs)
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("device", no_wrap=True)
+    table.add_column("device", overflow="fold")
     table.add_column("job", no_wrap=True)
-    blocks = any(job.block is not None for job in outlook.plan.jobs)
     if blocks:
         table.add_column("block", no_wrap=True)
-    for title in ("backend", "model", "quantization", "options", "workloads"):
-        table.add_column(title, overflow="fold")
-    table.add_column("trials", justify="right")
-    table.add_column("expected", overflow="fold")
+    table.add_column("cell", overflow="fold")
+    if differ:
+        table.add_column("workloads", overflow="fold")
+    table.add_column("trials", justify="right", no_wrap=True)
+    table.add_column("expected", no_wrap=True)
     by_id = {job.job.spec.job_id: job for one in outlook.estimate.devices for job in one.jobs}
-    for job in outlook.plan.jobs:
-        cell = job.cell
+    for job in jobs:
         table.add_row(
             job.device,
             job.spec.job_id.rsplit(".", 1)[-1],
             *([_block(job)] if blocks else []),
-            cell.backend,
-            cell.model.name,
-            cell.model.quantization or "as is",
-            " ".join(f"{name}={value}" for name, value in cell.labels.items()) or "-",
-            _asked(job.spec.workloads),
+            str(job.cell),
+            *([_asked(job.spec.workloads)] if differ else []),
             trials_text(job.spec.workloads),
             _expected(by_id[job.spec.job_id])
             if job.refusal is None
-            else f"[red]refused[/]: {escape(job.refusal)}",
+            else f"[red]refused ({reasons[job.refusal]})[/]",
         )
     return table
 
@@ -103,7 +115,7 @@ def _expected(job: "JobEstimate") -> str:
     from fleetmark_collector.campaigns.wording import duration_text
 
     if job.seconds is None:
-        return "runs, nobody knows how long"
+        return "runs, ?"
     return f"runs, about {duration_text(job.seconds.likely)}"
 
 

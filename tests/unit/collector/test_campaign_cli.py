@@ -40,7 +40,8 @@ def test_planning_shows_jobs_and_refusals_and_writes_nothing(cli):
     done = cli("plan", str(cli.file))
     assert done.exit_code == 0
     assert "8 jobs, 24 trials." in done.output
-    assert done.output.count("refused: backend 'xllamacpp' is not available there") == 4
+    assert done.output.count("refused (1)") == 4
+    assert done.output.count("(1) refused: backend 'xllamacpp' is not available there") == 1
     assert (cli.data_dir / "state.db").read_bytes() == before
 
 

@@ -237,3 +237,17 @@ def test_a_soak_on_a_hot_machine_does_not_slow_the_pace_of_the_others(past):
     (pace,) = past.history().paces.values()
     assert pace.decode_s == pytest.approx(0.1)
     assert (pace.low, pace.high) == pytest.approx((1.0, 1.0))
+
+
+def test_a_request_that_was_made_before_is_not_reckoned_from_those_of_other_sizes(past):
+    # A prompt of two tokens takes as long as one of its output; of 256 tokens each is cheap.
+    short = {"prompt_tokens": 2, "ttft_s": 0.2, "latency_s": 2.2}
+    long = {"prompt_tokens": 256, "ttft_s": 1.0, "latency_s": 3.0}
+    few = [request(10 * number, number, **short) for number in range(5)]
+    past.ran("c1", [*few, request(100, 6, **long), request(110, 7, **long)])
+    (pace,) = past.history().paces.values()
+    assert pace.trial_s(2, 20) == pytest.approx(2.2)
+    assert pace.trial_s(256, 20) == pytest.approx(3.0)
+    assert (pace.low, pace.high) == pytest.approx((1.0, 1.0))
+    # What nobody asked goes by the rates.
+    assert pace.trial_s(128, 20) == pytest.approx(128 * 0.1 + 2.0)
