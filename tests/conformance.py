@@ -7,10 +7,11 @@ threads, descriptors) can be told from what another engine or pytest itself hold
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import psutil
@@ -18,9 +19,17 @@ import psutil
 from endpoint import CONTEXT_TOKENS as ENDPOINT_CONTEXT_TOKENS
 from enginetable import Engine, weights_for
 from fleetmark_agent.backends import registry
-from fleetmark_agent.backends.base import Backend, Completion, LoadReport, Prepares, Token
+from fleetmark_agent.backends.base import (
+    Backend,
+    Completion,
+    LoadReport,
+    Prepares,
+    PreparesRounds,
+    Token,
+)
 from fleetmark_agent.backends.langchain import LangChain
 from fleetmark_agent.backends.settings import EnginesSettings
+from fleetmark_protocol.errors import BackendError
 from fleetmark_protocol.messages import Options
 
 CALL_TIMEOUT_S = 240
@@ -103,6 +112,13 @@ class Hosted:
         """Generate."""
         return self._run(_ask, prompt, tokens, options_of(self.engine, **more))
 
+    def ask_together(
+        self, prompts: list[str], tokens: int = 16, **more: Any
+    ) -> "list[Answer | BackendError]":
+        """Generate for all prompts at the same time; a refusal stands where its answer would."""
+        options = options_of(self.engine, **more)
+        return self._run(_ask_together, prompts, tokens, options)
+
     def leave(self, steps: int) -> None:
         """Begin to generate, and close the stream after a few steps."""
         self._run(_leave, steps, options_of(self.engine))
@@ -146,10 +162,33 @@ def _ask(prompt: str, tokens: int, options: Options) -> Answer:
 
 
 def _ask_of(backend: Backend, prompt: str, tokens: int, options: Options) -> Answer:
-    steps: list[Token] = []
-    completion: Completion | None = None
     if isinstance(backend, Prepares):
         backend.prepare(prompt, options)
+    return _taken(backend, prompt, tokens, options)
+
+
+def _ask_together(
+    prompts: list[str], tokens: int, options: Options
+) -> "list[Answer | BackendError]":
+    backend = _hosted[0]
+    if isinstance(backend, PreparesRounds):
+        backend.prepare_round(prompts, options)
+    together = Barrier(len(prompts))
+
+    def ask(prompt: str) -> "Answer | BackendError":
+        together.wait()
+        try:
+            return _taken(backend, prompt, tokens, options)
+        except BackendError as error:
+            return error
+
+    with ThreadPoolExecutor(len(prompts)) as clients:
+        return list(clients.map(ask, prompts))
+
+
+def _taken(backend: Backend, prompt: str, tokens: int, options: Options) -> Answer:
+    steps: list[Token] = []
+    completion: Completion | None = None
     before_ns = time.perf_counter_ns()
     for item in backend.generate(prompt, tokens, options):
         assert completion is None, "the completion is the last item"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 MODEL_NAME = "smollm2"
 CONTEXT_TOKENS = 4096
+SERVES = 4
+"""Requests at once."""
 
 
 @cache
@@ -37,8 +39,9 @@ def _serve(model: str) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = model
     params.model_alias = {MODEL_NAME}
-    params.n_ctx = CONTEXT_TOKENS
-    params.n_parallel = 1
+    params.n_ctx = CONTEXT_TOKENS * SERVES
+    params.n_parallel = SERVES
+    params.kv_unified = False
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.warmup = False

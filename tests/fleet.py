@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from engines import MODEL_REF, MODEL_SHA256, model_store
+from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.config import load_settings
+from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.sinks.stores import open_reader
 from servers import Mosquitto, wait_for
 
@@ -35,11 +38,11 @@ class Fleet:
     def _config(self) -> list[str]:
         return ["--config", str(self.config_file)] if self.config_file else []
 
-    def start_collector(self, *flags: str) -> None:
-        """Start `fleetmark collect`."""
+    def start_collector(self, *flags: str, name: str = "collector") -> None:
+        """Start `fleetmark collect`; a second one, of another name, waits to take over."""
         arguments = ["collect", "--data-dir", str(self.data_dir), *self._config, *flags]
         arguments += ["--broker-host", "127.0.0.1", "--broker-port", str(self.broker.port)]
-        self._start("collector", "fleetmark_collector", arguments)
+        self._start(name, "fleetmark_collector", arguments)
 
     def start_agent(self, device: str, toml: str = "") -> None:
         """Start an agent, which shares the tests' model store; `toml` is added to its settings."""
@@ -67,6 +70,14 @@ class Fleet:
         process.send_signal(number)
         process.wait(30)
 
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process that lives on."""
+        self._processes[name].send_signal(number)
+
+    def names(self) -> list[str]:
+        """Return the names of the processes that were started and not killed."""
+        return list(self._processes)
+
     def pid(self, name: str) -> int:
         """Return a process's id."""
         return self._processes[name].pid
@@ -79,6 +90,8 @@ class Fleet:
         """End all processes."""
         for name in reversed(list(self._processes)):
             self._processes[name].send_signal(signal.SIGTERM)
+            # One that a test has stopped would not hear it.
+            self._processes[name].send_signal(signal.SIGCONT)
         for name in list(self._processes):
             try:
                 self._processes[name].wait(20)
@@ -147,7 +160,8 @@ class Fleet:
         """Start a campaign without watching it; return its id."""
         done = self.cli("campaign", "run", str(file), "--detach")
         assert done.returncode == 0, done.stderr
-        return str(self.status()["campaign_id"])
+        with closing(CampaignStore(self.data_dir / "state.db")) as store:
+            return store.newest().campaign_id
 
     def status(self, campaign_id: str | None = None) -> dict[str, object]:
         """Return `campaign status --json`."""
@@ -159,21 +173,26 @@ class Fleet:
         """Wait until these devices are online with their inventory."""
 
         def online() -> set[str]:
-            done = self.cli("devices", "--json")
-            found = json.loads(done.stdout) if done.returncode == 0 else []
-            return {d["device"] for d in found if d["online"] and d["backends"]}
+            if not (self.data_dir / "state.db").exists():
+                return set()
+            with closing(DeviceRegistry(self.data_dir / "state.db")) as registry:
+                found = [one for one in registry.list() if one.online and one.inventory]
+            return {one.device for one in found if one.inventory.backends}
 
         wait_for(lambda: set(devices) <= online(), 30, f"{devices} online")
 
     def wait_for_end(self, campaign_id: str, timeout_s: float = 120) -> str:
-        """Wait until a campaign is terminal; return its state."""
-        states = {"SUCCEEDED", "FAILED", "CANCELED", "TIMED_OUT"}
-        wait_for(
-            lambda: self.status(campaign_id)["state"] in states,
-            timeout_s,
-            f"the end of {campaign_id}",
-        )
-        return str(self.status(campaign_id)["state"])
+        """Wait until a campaign is terminal; return its state.
+
+        Read from the centre's file: to ask by command again and again costs more than all else.
+        """
+        with closing(CampaignStore(self.data_dir / "state.db")) as store:
+            wait_for(
+                lambda: store.campaign(campaign_id).state.terminal,
+                timeout_s,
+                f"the end of {campaign_id}",
+            )
+            return str(store.campaign(campaign_id).state)
 
     # --- the store -----------------------------------------------------------------------------
 

@@ -81,14 +81,19 @@ def of_last(measurement: str, field: str, made, name: str) -> Promise:
 
 
 def over_time(
-    measurement: str, *fields: str, made, by: Sequence[str] = (), titles: Sequence[str] = ()
+    measurement: str,
+    *fields: str,
+    made,
+    by: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    where=None,
 ) -> Promise:
     """Fields within windows of ten seconds; windows without a value are left out."""
     names = dict(zip(fields, titles or fields, strict=True))
 
     def promise(world: World, choice: Choice) -> Answer:
         found: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-        for one in points(world, measurement, choice):
+        for one in points(world, measurement, choice, where):
             window = one.time_ns // 10**6 // WINDOW_MS * WINDOW_MS
             for name in fields:
                 if one.fields.get(name) is not None:
@@ -202,17 +207,21 @@ def figure(field: str, *, only_suspect: bool = False, interval: bool = False) ->
                 columns["trials_suspect"] = counts.suspect
                 if made.low is not None:
                     columns |= {f"{field}_low": made.low, f"{field}_high": made.high}
-            tags = {
-                **cell.config._asdict(),
-                "quantization": cell.config.quantization or "",
-                "campaign_id": world.campaign_id,
-                "workload": cell.workload,
-                "options": options_text(dict(cell.config.options)),
-            }
-            found[key(tags, CELL)] = columns
+            found[cell_key(world, cell)] = columns
         return found
 
     return promise
+
+
+def cell_key(world: World, cell: Any) -> Any:
+    tags = {
+        **cell.config._asdict(),
+        "quantization": cell.config.quantization or "",
+        "campaign_id": world.campaign_id,
+        "workload": cell.workload,
+        "options": options_text(dict(cell.config.options)),
+    }
+    return key(tags, CELL)
 
 
 def figures(field: str) -> list[Promise]:

@@ -12,6 +12,7 @@ from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.sinks.base import Point
 from fleetmark_collector.sinks.influxdb.observing import InfluxObserver
 from fleetmark_collector.sinks.influxdb.writing import InfluxSink
+from grafanakinds import of_all_kinds
 
 ENERGY_SOURCES = ("meter", "pmic", "rapl", "nvml", "model")
 OTHER_CENTRE = "centre-2"
@@ -37,7 +38,11 @@ def write_what_is_not_here(
 ) -> None:
     """Write it; the collector must be one that tells of the campaign anew afterwards."""
     now_s = time.time()
-    records = [*_life(now_s, campaign_id, device), *_trials(now_s, campaign_id, device)]
+    records = [
+        *_life(now_s, campaign_id, device),
+        *_trials(now_s, campaign_id, device),
+        *of_all_kinds(now_s, campaign_id, device),
+    ]
     sink = InfluxSink(settings.store.influxdb())
     sink.connect()
     try:

@@ -18,8 +18,10 @@ from collected import EPOCH
 from engines import MODEL_REF, MODEL_SHA256
 from fakes.fake_sysfs import PI_CPUINFO, FakeSysfs
 from fleet import Fleet
+from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.config import CollectorSettings, load_settings
 from fleetmark_collector.report.cells import Cell, read_cells
+from fleetmark_collector.report.jobs import PlannedJob
 from fleetmark_collector.sinks.influxdb.schema import TAGS
 from fleetmark_collector.sinks.influxdb.tags import options_text
 from fleetmark_collector.sinks.stores import open_reader
@@ -159,7 +161,7 @@ def _campaign(fleet: Fleet) -> Path:
                 "prompts": ["The sun is", "A river is"],
                 "output_tokens": 4,
                 "warmup": 0,
-                "repetitions": 6,
+                "repetitions": {"half_width_percent": 90, "min": 6, "max": 7},
             },
         ],
     )
@@ -216,11 +218,22 @@ def _remember(world: World, settings: CollectorSettings) -> None:
             ),
             key=lambda seen: seen.time_ns,
         )
-        world.cells, _ = read_cells(reader, world.campaign_id)
+        world.cells, _ = read_cells(reader, world.campaign_id, _plan(settings, world.campaign_id))
     finally:
         reader.close()
     for measurement in OBSERVED:
         world.points[measurement] = _raw(world.database, measurement)
+
+
+def _plan(settings: CollectorSettings, campaign_id: str) -> list[PlannedJob]:
+    store = CampaignStore(settings.state_file)
+    try:
+        return [
+            PlannedJob(row.fleet, row.device, store.spec(row.job_id), row.state, row.failure)
+            for row in store.jobs(campaign_id)
+        ]
+    finally:
+        store.close()
 
 
 def _points(records: Iterable[Any]) -> list[Seen]:

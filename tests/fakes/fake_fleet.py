@@ -11,6 +11,8 @@ from fleetmark_collector.campaigns.dispatch import Dispatcher
 from fleetmark_collector.campaigns.file import Campaign, load_campaign
 from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_collector.campaigns.state import CampaignStore
+from fleetmark_collector.campaigns.submit import kept_of
+from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.sqlite import SqliteReader, SqliteSink
 from fleetmark_protocol import codec, topics
@@ -193,7 +195,9 @@ class FakeWorld:
             self._deliver(device, topic, payload)
 
     def start(self) -> Dispatcher:
-        self.dispatcher = Dispatcher(self.state_file, self.reader, self, self.publish, self.clock)
+        self.dispatcher = Dispatcher(
+            self.state_file, self.reader, self, self.publish, self.clock, centre="here"
+        )
         self.dispatcher.on_connect()
         return self.dispatcher
 
@@ -201,7 +205,7 @@ class FakeWorld:
         campaign = make_campaign(self.directory, text)
         plan = make_plan(campaign, campaign_id, self.devices)
         store = self.store()
-        store.create(campaign, plan)
+        store.create(campaign, plan, kept=kept_of(campaign))
         store.close()
         return [job.spec.job_id for job in plan.jobs]
 
@@ -212,6 +216,22 @@ class FakeWorld:
         store = self.store()
         try:
             return {job.job_id: job.state for job in store.jobs(campaign_id)}
+        finally:
+            store.close()
+
+    def campaign(self, campaign_id: str = "c1") -> CampaignRow:
+        store = self.store()
+        try:
+            return store.campaign(campaign_id)
+        finally:
+            store.close()
+
+    def jobs(self, campaign_id: str = "c1") -> dict[str, JobRow]:
+        """The jobs by what follows the campaign in their ids."""
+        store = self.store()
+        try:
+            rows = store.jobs(campaign_id)
+            return {job.job_id.removeprefix(f"{campaign_id}."): job for job in rows}
         finally:
             store.close()
 

@@ -7,12 +7,14 @@ is started, waited for and explained when it dies, and how its answers are read.
 import json
 import os
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 FLAGS = "--model --host --port --ctx-size --threads --batch-size --parallel --no-webui --no-warmup"
+FLAGS += " --cont-batching --no-kv-unified"
 WORDS = (" one", " two", " three")
 
 
@@ -22,7 +24,8 @@ def write_llama_server(directory: Path, fault: str = "") -> Path:
     Args:
         directory: where to put it.
         fault: `cannot run`, `dies at start`, `no memory`, `no model`, `port taken`, `never ready`,
-            `next port`, `dies in the middle`, `breaks off`.
+            `next port`, `dies in the middle`, `breaks off`, `never answers`,
+            `answers two together`, `one slot`.
     """
     program = directory / "llama-server"
     program.write_text(
@@ -83,9 +86,11 @@ def handler(
 
     class Handler(BaseHTTPRequestHandler):
         asked: tuple[dict[str, Any], ...] = ()
+        together = threading.Barrier(2 if fault == "answers two together" else 1, timeout=20)
 
         def do_GET(self) -> None:
-            self._answer(200, {"status": "ok"})
+            slots = {"total_slots": 1} if fault == "one slot" else {}
+            self._answer(200, {"status": "ok", **slots})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -103,8 +108,12 @@ def handler(
             self.wfile.write(json.dumps(body).encode())
 
         def _stream(self, prompt_tokens: int) -> None:
+            if fault == "never answers":
+                time.sleep(600)
             self.send_response(200)
             self.end_headers()
+            # Breaks off where the other one comes only after the end of this.
+            self.together.wait()
             if raw_steps:
                 self.wfile.write(raw_steps)
                 return

@@ -29,6 +29,8 @@ SERVER_VALUES = (["--host"], ["--port"], ["-np", "--parallel"])
 CLI_VALUES = (["-f", "--file"], ["-n", "--n-predict"], ["-s", "--seed"])
 SAMPLING = ("--temp", "--repeat-penalty", "--top-k", "--top-p", "--min-p", "--tfs", "--typical")
 NEW_SERVER = ("--cache-ram", "--ctx-checkpoints", "--fit")
+OLD_SWITCHES = ("--nobrowser", "--ignore-eos", "--simple-io", "--silent-prompt", "--log-disable")
+OLD_SWITCHES += ("--cont-batching",)
 NEW_SWITCHES = ("--no-warmup", "--no-cache-prompt", "--no-context-shift", "--no-ui")
 
 
@@ -86,13 +88,7 @@ def _parser(version: tuple[int, ...], serves: bool) -> argparse.ArgumentParser:
         switches += NEW_SWITCHES
         values += [[name] for name in NEW_SERVER]
     else:
-        switches += [
-            "--nobrowser",
-            "--ignore-eos",
-            "--simple-io",
-            "--silent-prompt",
-            "--log-disable",
-        ]
+        switches += OLD_SWITCHES
         values += CLI_VALUES
         values += [[name] for name in SAMPLING]
     if (0, 8) <= version < (0, 10):
@@ -136,7 +132,10 @@ class Engine:
         params = xllamacpp.CommonParams()
         params.model.path = args.model
         params.n_ctx = int(args.ctx_size or 512)
-        params.n_parallel = 1
+        params.n_parallel = int(getattr(args, "parallel", None) or 1)
+        params.kv_unified = False
+        # Older ones take no request in while another is worked at unless they are told to.
+        params.cont_batching = getattr(args, "cont_batching", True)
         params.n_gpu_layers = 0
         params.warmup = False
         params.fit_params = False

@@ -128,7 +128,7 @@ class Ollama:
             return
         if not asked.get("raw"):
             raise Refused(400, "this stand-in has no templates")
-        with runner.lock:
+        with runner.free:
             yield from self._answer(runner, asked, base, started_ns, loaded_ns)
 
     def _answer(

@@ -25,14 +25,17 @@ class Refused(Exception):
         self.status = status
 
 
+PARALLEL = int(os.environ.get("OLLAMA_NUM_PARALLEL", "1"))
+
+
 class Runner:
-    """A process with one model."""
+    """A process with one model and as many contexts as the server was told to have."""
 
     def __init__(self, model: str, blob: Path, chosen: Json) -> None:
         self.model = model
         self.chosen = chosen
         self.context = int(chosen.get("num_ctx", 4096))
-        self.lock = threading.Lock()
+        self.free = threading.Semaphore(PARALLEL)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -106,8 +109,9 @@ def run(model: str, port: int, chosen: Json) -> None:
 
     params = xllamacpp.CommonParams()
     params.model.path = model
-    params.n_ctx = chosen.get("num_ctx", 4096)
-    params.n_parallel = 1
+    params.n_ctx = chosen.get("num_ctx", 4096) * PARALLEL
+    params.n_parallel = PARALLEL
+    params.kv_unified = False
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = chosen.get("num_thread", 2)
     params.warmup = False

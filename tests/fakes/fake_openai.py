@@ -27,15 +27,19 @@ class Canned:
 class FakeOpenAI:
     """A server; use as a context."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_open: bool = False) -> None:
         self.canned = Canned()
         self.models: Any = None
         """Answered to the question for models; None: not offered."""
         self.asked: list[tuple[str, dict[str, str], Any]] = []
         """Path, headers and body of every POST."""
+        self.connections: list[tuple[str, int]] = []
+        """Method and the caller's port of every request."""
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1" if keeps_open else "HTTP/1.0"
+
             def do_GET(self) -> None:
                 found = endpoint.models
                 self._send(404 if found is None else 200, json.dumps(found))
@@ -53,6 +57,7 @@ class FakeOpenAI:
                     self._send(canned.status, said if isinstance(said, str) else json.dumps(said))
 
             def _send(self, status: int, text: str, promised: int | None = None) -> None:
+                endpoint.connections.append((self.command, self.client_address[1]))
                 self.send_response(status)
                 self.send_header("Content-Length", str(promised or len(text)))
                 self.end_headers()
@@ -65,7 +70,7 @@ class FakeOpenAI:
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> "FakeOpenAI":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

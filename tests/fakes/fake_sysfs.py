@@ -77,6 +77,22 @@ class FakeSysfs:
         self.write(f"{folder}/thermal_throttle/core_throttle_count", f"{count}\n")
         self.write(f"{folder}/thermal_throttle/package_throttle_count", "0\n")
 
+    def rapl(
+        self, zone: str, name: str, microjoules: int | str, *, range_uj: int | str = 262_143_328_850
+    ) -> Path:
+        """A counter of energy: `0` is a package, `0:0` something within it."""
+        folder = f"sys/class/powercap/intel-rapl:{zone}"
+        self.write(f"{folder}/name", f"{name}\n")
+        self.write(f"{folder}/max_energy_range_uj", f"{range_uj}\n")
+        return self.write(f"{folder}/energy_uj", f"{microjoules}\n")
+
+    def meter(
+        self, number: int, name: str, microwatts: int | str, *, of: str = "power1_input"
+    ) -> Path:
+        folder = f"sys/class/hwmon/hwmon{number}"
+        self.write(f"{folder}/name", name + "\n")
+        return self.write(f"{folder}/{of}", f"{microwatts}\n")
+
     def swapped_in(self, pages: int) -> Path:
         return self.write("proc/vmstat", f"pgpgin 12\npswpin {pages}\npswpout 3\nzswpin 99\n")
 
@@ -112,3 +128,14 @@ def raspberry_pi(root: Path) -> FakeSysfs:
     pi.write("etc/os-release", 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
     (root / "sys/block/mmcblk0/device").mkdir(parents=True)
     return pi
+
+
+def x86_server(root: Path) -> FakeSysfs:
+    """Return a machine with two packages, memory that is counted apart, and no meter."""
+    server = FakeSysfs(root)
+    for package in (0, 1):
+        server.rapl(f"{package}", f"package-{package}", 1_000_000 * package)
+        server.rapl(f"{package}:0", "core", 500_000)
+        server.rapl(f"{package}:1", "dram", 250_000)
+    server.swapped_in(0)
+    return server

@@ -12,13 +12,16 @@ from fleetmark_collector.grafana.catalogue import BOARDS, panels
 from fleetmark_collector.grafana.interpolate import fill
 from fleetmark_collector.sinks.base import Point
 from fleetmark_collector.sinks.influxdb.lines import point_line
-from grafanameaning import MEANING, VARIABLE, points
+from grafanakindsmeaning import MEANING_OF_KINDS
+from grafanameaning import MEANING as MEANING_OF_CELLS
+from grafanameaning import VARIABLE, points
 from grafanaworld import BENCH, EC2, FLEET, PI, World, make_world
 from influxservers import ask
 
 pytestmark = pytest.mark.integration
 
 LISTED = panels()
+MEANING = MEANING_OF_CELLS | MEANING_OF_KINDS
 ON_BENCH = {
     *("Power", "Swap", "Warnings and errors", "Temperature", "Frequency", "Throttling"),
     *("Connection", "Agent", "Board", "Outbox used"),

@@ -233,6 +233,8 @@ def test_a_broker_that_is_not_there_is_said_once_with_a_hint(tmp_path):
         (("--devices", 2, "--fleet", "a/b"), "fleet"),
         (("--devices", 2, "--processes", 3), "--processes 3: more than the 2 devices"),
         (("--devices", 2, "--backends", "ollama"), "--run-jobs"),
+        (("--devices", 2, "--kind", "pi400:ollama"), "--run-jobs"),
+        (("--devices", 2, "--kind", "Pi"), "'Pi' can be no tag"),
         (("--devices", 2, "--rate", 0), "--rate"),
         (("--devices", 2, "--flaky", 1.5), "--flaky"),
     ],
