@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol.errors import ConfigError, StoreUnavailable
@@ -26,12 +26,17 @@ def reconnect_max_s(rng: random.Random) -> int:
     return rng.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S)
 
 
-def make_client(settings: AgentSettings, suffix: str = "") -> mqtt.Client:
+def make_client(
+    settings: AgentSettings,
+    suffix: str = "",
+    version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
+) -> mqtt.Client:
     """Return a client that is not connected yet.
 
     Args:
         settings: who we are; where and how to connect.
         suffix: of the client id; two clients with one id would throw each other out.
+        version: of MQTT; all that is part of the contract works with 3.1.1.
 
     Raises:
         ConfigError: a certificate or password file cannot be read.
@@ -41,7 +46,8 @@ def make_client(settings: AgentSettings, suffix: str = "") -> mqtt.Client:
         CallbackAPIVersion.VERSION2,
         client_id=f"fleetmark-{settings.fleet}-{settings.device_id}{suffix}",
         # The outbox is our session: what a broker queued for us would only come twice.
-        clean_session=True,
+        clean_session=None if version is MQTTProtocolVersion.MQTTv5 else True,
+        protocol=version,
     )
     if broker.ca_file is not None:
         _check_readable(broker)

@@ -6,13 +6,13 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from fleetmark_agent.cli.options import ConfigOption, settings_from
+from fleetmark_agent.findings import Finding
 from fleetmark_protocol.errors import FleetmarkError
 
 if TYPE_CHECKING:
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 LOW_DISK_BYTES = 500 * 2**20
 LONG_BACKLOG = 600
 """Records that nobody acknowledges: ten minutes of telemetry at 1 Hz."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: `info` and `warn` are worth knowing, `bad` keeps the agent from doing its work."""
-
-    level: Literal["ok", "info", "warn", "bad"]
-    what: str
-    hint: str | None = None
 
 
 def doctor(config: ConfigOption = None) -> None:
@@ -172,16 +163,14 @@ def _read_only(file: Path) -> sqlite3.Connection:
 
 
 def _broker(settings: "AgentSettings") -> Iterator[Finding]:
-    from fleetmark_agent.brokerclient import try_broker
+    from fleetmark_agent import statussocket
+    from fleetmark_agent.connectivity import examine_broker
 
-    broker = settings.broker
-    where = f"broker {broker.host}:{broker.port}"
     try:
-        try_broker(settings)
-    except FleetmarkError as error:
-        yield Finding("bad", f"{where}: {error.message}", error.hint)
-        return
-    yield Finding("ok", f"{where} accepts us{' over TLS' if broker.ca_file else ''}")
+        said = statussocket.ask(settings.state_dir) or {}
+    except (OSError, ValueError):
+        said = {}
+    yield from examine_broker(settings, said.get("boot_id"))
 
 
 def _backends(settings: "AgentSettings") -> Iterator[Finding]:

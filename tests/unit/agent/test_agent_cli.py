@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from fleetmark_agent import statelock
-from fleetmark_agent.cli import main
+from fleetmark_agent.cli.main import main
 from fleetmark_protocol.version import __version__
 
 HEAVY = ("gguf", "httpx", "llama_cpp", "numpy", "paho", "pydantic", "rich", "torch", "xllamacpp")

@@ -250,4 +250,4 @@ def test_the_command_fails_when_something_is_bad_and_prints_each_finding(tmp_pat
     done = CliRunner().invoke(app, ["doctor", "--config", str(config)])
     assert done.exit_code == 1
     assert "\n bad  broker 127.0.0.1:" in done.stdout
-    assert "\n      -> is the broker running" in done.stdout
+    assert "is the broker running (`fleetmark broker`)" in done.stdout
