@@ -7,13 +7,16 @@ simulation of a thousand devices therefore behave alike.
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.hush import Hush
 from fleetmark_agent.outbox import TELEMETRY, Outbox
 from fleetmark_agent.resend import SendWindow
+from fleetmark_agent.wishes import Wishes
 from fleetmark_protocol import codec, logs, topics
 from fleetmark_protocol.errors import ContractError, StoreUnavailable
 from fleetmark_protocol.messages import Ack, Assignment, Inventory, Status
@@ -23,6 +26,8 @@ BATCH_RECORDS = 200
 BATCH_BYTES = 200_000
 TELEMETRY_DELAY_S = 2.0
 """How long telemetry may wait for company; results go at once."""
+ACKS_KEPT = 1000
+"""Acks that may wait for the end of a timed window; what a lost one confirmed is sent again."""
 
 
 class Publish(Protocol):
@@ -68,6 +73,7 @@ class Conversation:
         rng: random.Random,
         watcher: Watcher | None = None,
         clock_s: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Prepare; nothing is said before `greet`.
 
@@ -82,20 +88,21 @@ class Conversation:
             rng: spreads the resends of a fleet.
             watcher: counts; None for nobody.
             clock_s: a monotonic clock.
+            wall_ns: the Unix time in nanoseconds.
         """
         self._fleet, self._device = settings.fleet, settings.device_id
         self._outbox = outbox
         self._status = status
         self._publish = publish
         self._wake = wake
-        self._on_assignment = on_assignment
-        self._on_withdrawn = on_withdrawn
         self._watcher: Watcher = watcher or _Nobody()
-        self._clock_s = clock_s
+        self._clock_s, self._wall_ns = clock_s, wall_ns
         self._log = logs.get("link")
         self._lock = threading.Lock()
         self._window = SendWindow(rng)
-        self._held = 0
+        self._hush = Hush()
+        self._late_acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
+        self._wishes = Wishes(on_assignment, on_withdrawn, clock_s)
         self._hurry = False
         self._connected = False
         self._leaving = False
@@ -125,7 +132,9 @@ class Conversation:
         """Say who we are on a new connection, and begin to send."""
         self._publish(self._topic("status"), self._birth(online=True), retain=True)
         if self.inventory is not None:
-            self._publish(self._topic("inventory"), codec.encode(self.inventory), retain=True)
+            # The centre compares an inventory with its own books once; it is to do so again now.
+            said = self.inventory.model_copy(update={"time_ns": self._wall_ns()})
+            self._publish(self._topic("inventory"), codec.encode(said), retain=True)
         with self._lock:
             self._connected = True
             # What was under way on the old connection may be lost with it.
@@ -178,17 +187,27 @@ class Conversation:
                 self._acked(codec.decode(Ack, payload))
             elif topic.channel == "status":
                 self._heard_of_us(payload)
-            elif topic.job_id is not None and not payload:
-                self._on_withdrawn(topic.job_id)
             elif topic.job_id is not None:
-                assignment = codec.decode(Assignment, payload)
-                if assignment.job.job_id != topic.job_id:
-                    raise ContractError("the assignment is of another job than its topic says")
-                self._on_assignment(assignment)
+                self._wishes.take(topic.job_id, payload)
         except (ContractError, StoreUnavailable) as error:
             self._log.error("message_refused", topic=name, error=str(error))
 
     def _acked(self, ack: Ack) -> None:
+        # Taking it in writes to the disk, and makes room for more to be sent.
+        self._late_acks.append(ack)
+        if not self._hush.held:
+            self._take_acks()
+
+    def _take_acks(self) -> None:
+        while self._late_acks and not self._hush.held:
+            try:
+                self._take_ack(self._late_acks.popleft())
+            except IndexError:
+                return
+            except StoreUnavailable as error:
+                self._log.error("ack_refused", error=str(error))
+
+    def _take_ack(self, ack: Ack) -> None:
         freed = self._outbox.ack(ack.epoch, ack.ranges)
         if ack.epoch != self._outbox.epoch:
             return
@@ -210,7 +229,7 @@ class Conversation:
     def urgent(self) -> bool:
         """Whether `turn` is due now."""
         with self._lock:
-            return self._hurry and self._may_send()
+            return (self._hurry or bool(self._late_acks)) and self._may_send()
 
     def hurry(self) -> None:
         """Let nothing wait for company."""
@@ -221,17 +240,19 @@ class Conversation:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Send no records inside, so that the network does not disturb a timed window."""
-        with self._lock:
-            self._held += 1
         try:
-            yield
+            with self._hush.hold():
+                yield
         finally:
-            with self._lock:
-                self._held -= 1
             self._wake()
 
     def turn(self) -> None:
-        """Send what the outbox holds as far as it may go now, and set `next_s`."""
+        """Send what the outbox holds as far as it may go now, and set `next_s`.
+
+        What came in and had to wait, for a disk or for the end of a window, is taken in before.
+        """
+        self._wishes.again()
+        self._take_acks()
         with self._lock:
             self.next_s = self._clock_s() + TELEMETRY_DELAY_S
             if not self._may_send():
@@ -247,7 +268,7 @@ class Conversation:
             self.hurry()
 
     def _may_send(self) -> bool:
-        return self._connected and not self._held
+        return self._connected and not self._hush.held
 
     def _send_what_fits(self) -> None:
         while True:
@@ -261,9 +282,17 @@ class Conversation:
             items = self._outbox.batch(BATCH_RECORDS, BATCH_BYTES, skip)
             if not items:
                 return
-            seqs = [seq for seq, _ in items]
-            with self._lock:
-                self._window.sent(seqs, self._clock_s())
-            self._watcher.sent(seqs)
             payload = codec.encode_batch(self._outbox.epoch, items)
-            self._publish(self._topic("data"), payload, retain=False)
+            with self._hush.sending() as may:
+                if not may:
+                    # A window has begun since: at once after it.
+                    with self._lock:
+                        self._hurry = True
+                    return
+                self._publish_batch([seq for seq, _ in items], payload)
+
+    def _publish_batch(self, seqs: list[int], payload: bytes) -> None:
+        with self._lock:
+            self._window.sent(seqs, self._clock_s())
+        self._watcher.sent(seqs)
+        self._publish(self._topic("data"), payload, retain=False)

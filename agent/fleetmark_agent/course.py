@@ -55,7 +55,7 @@ class _Soak:
 
 
 class Course:
-    """Ask `next`, call `begin` when it begins and `took` when it is over, and so on."""
+    """Ask `next`; call `begin`, `opened` (its window) and `took` (it is over); and so on."""
 
     def __init__(self, spec: JobSpec, attempt: int, past: Past) -> None:
         """Go on where earlier attempts ended.
@@ -83,18 +83,25 @@ class Course:
         ended, self._endings = self._endings, []
         return ended
 
-    def begin(self, now_s: float) -> float | None:
-        """Note that the round begins; return how long its soak has gone on, None where it is none.
+    def begin(self, now_s: float) -> None:
+        """Note that the round begins.
 
         Args:
             now_s: on a monotonic clock; before the engine is started, where that is for it alone.
         """
         self._began_s = now_s
+
+    def opened(self, at_s: float) -> float | None:
+        """Return how long its soak had gone on when its window opened; None where it is none.
+
+        Args:
+            at_s: when that was, on the clock of `begin`.
+        """
         if self._soak is None:
             return None
         if self._soak.began_s is None:
-            self._soak.began_s = now_s
-        return now_s - self._soak.began_s
+            self._soak.began_s = at_s
+        return at_s - self._soak.began_s
 
     def took(
         self, done: Round, latencies_s: Sequence[float | None], now_s: float, *, failed: bool

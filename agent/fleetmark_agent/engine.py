@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ class Timed:
         answer: the worker's; empty after a failure.
         window: what was observed meanwhile.
         error: the failure, or None.
+        prepared: whether the engine was made ready for it since its load, just before the window.
     """
 
     answer: dict[str, Any]
     window: Window
     error: FleetmarkError | None
+    prepared: bool = False
 
 
 class Engine:
@@ -125,9 +127,10 @@ class Engine:
         command = {"do": "generate_round", "output_tokens": output_tokens, **asked}
         before = {"do": "prepare_round", **asked} if self._prepares_rounds else None
         done = self._ask(command, self._spec.timeouts.trial_s, trial_ids[0], before)
+        done = replace(done, prepared=before is not None)
         if done.error is not None:
             return [done for _ in prompts]
-        return [self._of_client(answer, done.window) for answer in done.answer["clients"]]
+        return [self._of_client(answer, done) for answer in done.answer["clients"]]
 
     def alive(self) -> bool:
         """Whether its worker can be asked again."""
@@ -142,11 +145,11 @@ class Engine:
         self._tools.sampler.follow(None)
         self._worker.close()
 
-    def _of_client(self, answer: dict[str, Any], window: Window) -> Timed:
+    def _of_client(self, answer: dict[str, Any], done: Timed) -> Timed:
         failure = answer.get("failure")
         if failure is not None:
-            return Timed({}, window, self._worker.error_of(failure))
-        return Timed(answer, window, None)
+            return replace(done, answer={}, error=self._worker.error_of(failure))
+        return replace(done, answer=answer)
 
     def _ask(
         self,

@@ -15,6 +15,8 @@ KEPT_TERMINAL_JOBS = 200
 """Finished jobs are remembered so long that a late or repeated assignment can't run them again."""
 
 _OF_TRIALS = ("trials", "outcomes")
+_TERMINAL = tuple(state for state in JobState if state.terminal)
+_IS_TERMINAL = f"state IN ({', '.join('?' * len(_TERMINAL))})"
 _SELECT = (
     "SELECT spec, state, attempt, final, coalesce(attempts_before, 0), coalesce(attempts, 0)"
     " FROM jobs LEFT JOIN heard USING (job_id)"
@@ -104,10 +106,19 @@ class JobLog:
 
     def open_jobs(self) -> list[Entry]:
         """Return the jobs that are not terminal: what was begun first, then in order of arrival."""
-        return [entry for entry in self._all() if not entry.state.terminal]
+        return self._select(
+            f"WHERE NOT {_IS_TERMINAL} ORDER BY state != ?, position",
+            (*_TERMINAL, JobState.IN_PROGRESS),
+        )
 
     def known(self) -> tuple[KnownJob, ...]:
-        """Return what the inventory says of jobs."""
+        """Return what the inventory says of jobs: all that are open, and those that ended last."""
+        with self._database.transaction():
+            ended = self._select(
+                f"WHERE {_IS_TERMINAL} ORDER BY position DESC LIMIT ?",
+                (*_TERMINAL, KEPT_TERMINAL_JOBS),
+            )
+            entries = (*reversed(ended), *self.open_jobs())
         return tuple(
             KnownJob(
                 job_id=entry.spec.job_id,
@@ -115,7 +126,7 @@ class JobLog:
                 state=entry.state,
                 centre=entry.spec.centre,
             )
-            for entry in self._all()[-KEPT_TERMINAL_JOBS:]
+            for entry in entries
         )
 
     def begin(self, job_id: str) -> int:
@@ -143,12 +154,10 @@ class JobLog:
                 "UPDATE jobs SET state = ?, final = ? WHERE job_id = ?",
                 (state, record.model_dump_json(), record.job_id),
             )
-            terminal = [s for s in JobState if s.terminal]
-            marks = ", ".join("?" * len(terminal))
             old = connection.execute(
-                f"SELECT job_id FROM jobs WHERE state IN ({marks})"  # noqa: S608
+                f"SELECT job_id FROM jobs WHERE {_IS_TERMINAL}"  # noqa: S608
                 " ORDER BY position DESC LIMIT -1 OFFSET ?",
-                (*terminal, KEPT_TERMINAL_JOBS),
+                (*_TERMINAL, KEPT_TERMINAL_JOBS),
             ).fetchall()
             for table in ("jobs", "heard", *_OF_TRIALS):
                 connection.executemany(f"DELETE FROM {table} WHERE job_id = ?", old)  # noqa: S608
@@ -182,11 +191,9 @@ class JobLog:
             done = frozenset(self.marked_trials(job_id))
         return Past(done, {row[0]: Outcome(*row) for row in rows})
 
-    def _all(self) -> list[Entry]:
+    def _select(self, which: str, values: tuple[object, ...]) -> list[Entry]:
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                f"{_SELECT} ORDER BY state != ?, position", (JobState.IN_PROGRESS,)
-            ).fetchall()
+            rows = connection.execute(f"{_SELECT} {which}", values).fetchall()
         return [_entry(row) for row in rows]
 
     def _must(self, job_id: str) -> Entry:

@@ -127,8 +127,12 @@ class Recorder:
         self._patiently(write)
 
     def again(self, record: JobRecord) -> None:
-        """Say once more how a job ended, to a centre that asks as if it did not know."""
-        self._patiently(lambda: self._outbox.append(record))
+        """Say once more how a job ended, to a centre that asks as if it did not know.
+
+        Raises:
+            StoreUnavailable: no room; whoever was asked (the network's thread) must not wait here.
+        """
+        self._outbox.append(record)
 
     def event(
         self,

@@ -12,7 +12,7 @@ from fleetmark_agent.course import Round
 from fleetmark_agent.engine import Timed
 from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.recorder import failure_of
-from fleetmark_agent.rounds import round_fields, round_s
+from fleetmark_agent.rounds import incomplete, round_fields, round_s
 from fleetmark_agent.telemetry.sampler import Window
 from fleetmark_agent.trials import PlannedTrial, measured_fields
 from fleetmark_agent.verdict import Observed, judge
@@ -29,10 +29,10 @@ class Start:
     """How a round began.
 
     Attributes:
-        time_ns: when, since the Unix epoch.
+        time_ns: when its window opened, since the Unix epoch.
         load_s: of the load just before it; None where there was another request between, or where
             the engine loads within the request.
-        soak_s: how long its soak had gone on; None where it is none.
+        soak_s: how long its soak had gone on then; None where it is none.
         cooled: whether the machine had cooled down before; None where it was not to, or is not
             known.
         model_cached_percent: of the model's files, before the engine was started for it; None
@@ -103,7 +103,7 @@ class Results:
         cost_usd: float | None = None
         if asked.trials[0].client is not None:
             answers = [done.answer for done in dones]
-            shared = dict(round_fields(answers))
+            shared = dict(round_fields(answers, **self._whole(asked)))
             cost_usd = round_cost_usd(self._spec.usd_per_hour, round_s(answers), len(dones))
         records = []
         for trial, done in zip(asked.trials, dones, strict=True):
@@ -118,8 +118,9 @@ class Results:
             if seen.get("energy_j") is not None:
                 # Those who asked at the same time have one window, and share what went in.
                 seen["energy_j"] /= len(dones)
-            others_failed = any(one.error is not None for one in dones if one is not done)
-            observed = self._observed(seen, done.window, trial, start, incomplete=others_failed)
+            others = [one.answer for one in dones if one is not done]
+            alone = any(incomplete(one, **self._whole(asked)) for one in others)
+            observed = self._observed(seen, done.window, trial, start, incomplete=alone)
             verdict, reasons = judge(observed)
             records.append(
                 TrialRecord.model_validate(
@@ -134,6 +135,11 @@ class Results:
                 )
             )
         return records
+
+    def _whole(self, asked: Round) -> dict[str, Any]:
+        """Return what a client of a round must have done, for `rounds.incomplete`."""
+        tokens = asked.workload.output_tokens
+        return {"asked": tokens, "ignore_eos": self._options.ignore_eos}
 
     def _load(self, fields: dict[str, Any]) -> LoadRecord:
         return LoadRecord.model_validate(
@@ -158,11 +164,11 @@ class Results:
             return {**fields, "failure": failure_of(done.error)}
         # Greedy output is the same in every repetition: the first one's ids tell where another
         # engine diverges, the digests of the others that they do not.
-        first = trial.repetition == 0 and not trial.again
-        fields |= measured_fields(done.answer, with_ids=self._options.temperature == 0 and first)
+        with_ids = self._options.temperature == 0 and trial.repetition == 0 and not trial.again
+        fields |= measured_fields(done.answer, with_ids=with_ids)
         if cold:
             fields["load_s"] = start.load_s
-        if start.load_s is not None and fields.get("latency_s") is not None:
+        if start.load_s is not None and not done.prepared and fields.get("latency_s") is not None:
             fields["latency_cold_s"] = start.load_s + fields["latency_s"]
         return fields
 
@@ -205,11 +211,14 @@ class Results:
 
 
 def counted_latency_s(record: TrialRecord) -> float | None:
-    """Return what an adaptive number of repetitions goes by; None of what may not be compared."""
+    """Return what an adaptive number of repetitions goes by; None of what may not be compared.
+
+    An engine that was to be warm and loaded within the request has no latency to set beside the
+    others'.
+    """
     if record.verdict is Verdict.INVALID:
         return None
-    # A program that is started for each request has no other latency than that.
-    return record.latency_cold_s if record.cold or record.latency_s is None else record.latency_s
+    return record.latency_cold_s if record.cold else record.latency_s
 
 
 def _short(value: str | int | float | bool) -> str | int | float | bool:

@@ -25,15 +25,34 @@ def round_s(answers: Sequence[Answer]) -> float | None:
     return float((max(answer["end_ns"] for answer in answers) - start_ns) / _NS)
 
 
-def round_fields(answers: Sequence[Answer]) -> dict[str, float]:
-    """Return what all records of a round have in common; nothing where a client has failed.
+def incomplete(answer: Answer, asked: int, *, ignore_eos: bool) -> bool:
+    """Return whether a client did less than its round was to do.
 
-    With a failure it was a round of fewer clients than its records say, so there is no rate of it.
+    While it did nothing the others had the engine for themselves. A model that may end by itself
+    (no `ignore_eos`) is not incomplete where it did.
+
+    Args:
+        answer: of the client; empty where it failed.
+        asked: how many tokens it was to generate.
+        ignore_eos: whether the engine was told to generate all of them in any case.
+    """
+    return not answer or (ignore_eos and output_tokens(answer) < asked)
+
+
+def round_fields(answers: Sequence[Answer], asked: int, *, ignore_eos: bool) -> dict[str, float]:
+    """Return what all records of a round have in common; nothing where a client was incomplete.
+
+    It was a round of fewer clients than its records say, then, so there is no rate of it.
 
     Formula: throughput_tps = sum of output_tokens / (end of the last - start of the first)
+
+    Args:
+        answers: of all its clients.
+        asked: see `incomplete`.
+        ignore_eos: see `incomplete`.
     """
     took_s = round_s(answers)
-    if not took_s:
+    if not took_s or any(incomplete(one, asked, ignore_eos=ignore_eos) for one in answers):
         return {}
     return {"throughput_tps": sum(map(output_tokens, answers)) / took_s}
 

@@ -103,11 +103,13 @@ class Session:
         elif self._engine is None:
             self._start_engine()
         self._cool(asked)
-        soak_s = course.begin(time.monotonic())
+        course.begin(time.monotonic())
         cached_percent = self._restart_engine(asked) if asked.cold else None
         self._check_stopped()
-        start = Start(time.time_ns(), self._load_s, soak_s, self._cooler.cooled, cached_percent)
         dones = self._ask(asked)
+        opened = dones[0].window.opened
+        soak_s = course.opened(opened.mono_ns / 1e9)
+        start = Start(opened.time_ns, self._load_s, soak_s, self._cooler.cooled, cached_percent)
         # Only what is asked first after a load finds the engine cold.
         self._load_s = None
         records = self._results.trials(asked, dones, start)

@@ -23,7 +23,8 @@ class Reason(StrEnum):
     FEWER_TOKENS_THAN_ASKED = "fewer_tokens_than_asked"
     """INVALID where the engine was told to ignore the end of text, else SUSPECT: less work."""
     INCOMPLETE_ROUND = "incomplete_round"
-    """INVALID: a client failed of those that asked at the same time, so fewer did than it says."""
+    """INVALID: a client failed of those that asked at the same time, or stopped early although it
+    was told not to: fewer asked than it says, at least at the end."""
     CLOCK_STEP = "clock_step"
     """SUSPECT: the wall clock was set during the trial, so its telemetry may be misplaced."""
     SWAP_IN = "swap_in"
@@ -48,7 +49,8 @@ class Observed:
 
     Attributes:
         failed: the request ended in a failure.
-        round_incomplete: a request failed of those that were made at the same time.
+        round_incomplete: another request of those that were made at the same time failed, or
+            generated fewer tokens than it had to.
         prompt_tokens: the engine's count of the prompt.
         prompt_tokens_evaluated: how many of them it worked on.
         output_tokens: how many it generated.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fleetmark_collector.campaigns.dispatch import Dispatcher
 from fleetmark_collector.campaigns.file import Campaign, load_campaign
+from fleetmark_collector.campaigns.patience import PATIENCE, Patience
 from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.submit import kept_of
@@ -150,8 +151,11 @@ def trial_record(spec: JobSpec, index: int) -> TrialRecord:
 class FakeWorld:
     """A broker's retained topics, devices, a clock that is set by hand; and the real centre."""
 
-    def __init__(self, directory: Path, *devices: FakeDevice) -> None:
+    def __init__(
+        self, directory: Path, *devices: FakeDevice, patience: Patience = PATIENCE
+    ) -> None:
         self.directory = directory
+        self.patience = patience
         self.now_ns = START_NS
         self.devices = list(devices)
         self.retained: dict[str, bytes] = {}
@@ -196,7 +200,13 @@ class FakeWorld:
 
     def start(self) -> Dispatcher:
         self.dispatcher = Dispatcher(
-            self.state_file, self.reader, self, self.publish, self.clock, centre="here"
+            self.state_file,
+            self.reader,
+            self,
+            self.publish,
+            self.clock,
+            self.patience,
+            centre="here",
         )
         self.dispatcher.on_connect()
         return self.dispatcher

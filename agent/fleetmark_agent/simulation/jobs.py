@@ -104,10 +104,7 @@ class SimulatedRunner:
         job_id = assignment.job.job_id
         entry = self._joblog.accept(assignment.job, assignment.attempts_begun)
         if entry.final is not None:
-            try:
-                self._recorder.again(entry.final)
-            except Canceled:
-                return  # No room now; the centre asks again.
+            self._recorder.again(entry.final)
             self._on_record("job")
         elif assignment.desired == "cancel":
             self._cancel(job_id)

@@ -90,7 +90,7 @@ class Measurement:
         workload = asked.workload
         if asked.opens:
             yield from self._cool("repetition")
-        soak_s = course.begin(self._told_s)
+        course.begin(self._told_s)
         cached_percent = None
         if asked.cold or not self._loaded:
             dropped = workload.kind == "coldstart" and workload.page_cache == "drop"
@@ -98,6 +98,7 @@ class Measurement:
             cached_percent = self._bench.figures.cached_percent(dropped=dropped)
             # An engine that was started for one round ends with it.
             self._loaded = not asked.cold
+        soak_s = course.opened(self._told_s)
         start = Start(
             time.time_ns(),
             self._load_s,

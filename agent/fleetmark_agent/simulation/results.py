@@ -69,7 +69,8 @@ def trial_records(
     shared: dict[str, Any] = {"soak_s": start.soak_s}
     cost_usd: float | None = None
     if asked.trials[0].client is not None:
-        shared |= round_fields(answers)
+        tokens = asked.workload.output_tokens
+        shared |= round_fields(answers, tokens, ignore_eos=spec.options.ignore_eos)
         cost_usd = round_cost_usd(spec.usd_per_hour, round_s(answers), len(answers))
     if asked.cold:
         shared |= {"load_s": start.load_s, "model_cached_percent": start.model_cached_percent}

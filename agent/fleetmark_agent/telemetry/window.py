@@ -80,16 +80,18 @@ class Window:
     def throttled_change(self) -> tuple[int, int] | None:
         """The throttling bits before and after they first changed; twice the same if never.
 
-        Where there are no bits but only a 0 or 1, a 1 within the window is a change from 0: it
-        says that the processor was slowed down since the sample before. None where neither is
-        known.
+        Where there are no bits but only a 0 or 1, both within the window are a change, and so is a
+        1 where the sample before had 0. A 1 in the sample before is none by itself: an x86
+        processor's counts tell with it of a time that ended there. None where neither is known.
         """
         bits = [int(one) for one in self.series["throttled_bits"]]
         if bits:
             before = self.before.values.get("throttled_bits")
             return first_change([before, *bits] if isinstance(before, int) else bits)
-        throttled = self.series["throttled"]
-        return (0, int(max(throttled))) if throttled else None
+        throttled = {int(one) for one in self.series["throttled"]}
+        if 1 in throttled and self.before.values.get("throttled") == 0:
+            throttled.add(0)
+        return (min(throttled), max(throttled)) if throttled else None
 
     @property
     def throttled_throughout(self) -> bool | None:

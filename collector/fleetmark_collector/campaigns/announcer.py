@@ -1,7 +1,10 @@
 """Says on the broker what is desired of each job, once a connection, and takes it off again."""
 
+import time
+from collections.abc import Callable
 from typing import Literal
 
+from fleetmark_collector.campaigns.clearing import mark_cleared, to_clear
 from fleetmark_collector.campaigns.roles import DeviceKey, KnownDevice, Publish
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.tables import JobRow
@@ -15,7 +18,13 @@ Desired = Literal["run", "cancel"]
 class Announcer:
     """Used by one thread."""
 
-    def __init__(self, store: CampaignStore, publish: Publish, centre: str | None) -> None:
+    def __init__(
+        self,
+        store: CampaignStore,
+        publish: Publish,
+        centre: str | None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         """Nothing is said yet.
 
         Args:
@@ -23,10 +32,12 @@ class Announcer:
             publish: hands a message to the broker.
             centre: name of this centre, by which it knows its own jobs even where it has lost
                 their rows; None takes none for its own.
+            clock: nanoseconds since the epoch.
         """
         self._store = store
         self._publish = publish
         self._centre = centre
+        self._clock = clock
         self._log = logs.get("dispatch")
         # What this connection has told the broker of each job: what is desired, and how many
         # attempts were known; None stands for "nothing". Empty after a reconnect.
@@ -57,10 +68,11 @@ class Announcer:
 
     def clear(self, since_ns: int | None) -> None:
         """Take assignments of jobs that have ended off the broker; again those since a time."""
-        for job in self._store.to_clear(since_ns):
+        jobs = to_clear(self._store.file, since_ns)
+        for job in jobs:
             self._send(job.fleet, job.device, job.job_id, b"")
             self._said.pop(job.job_id, None)
-            self._store.mark_cleared(job.job_id)
+        mark_cleared(self._store.file, jobs, self._clock())
 
     def withdraw(self, key: DeviceKey, device: KnownDevice) -> None:
         """Stop jobs that a device still has open although nobody wants them any more.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fleetmark_collector.campaigns.abort import ended_devices
 from fleetmark_collector.campaigns.announcer import Announcer
+from fleetmark_collector.campaigns.apart import Apart
 from fleetmark_collector.campaigns.endings import Endings
 from fleetmark_collector.campaigns.intake import Intake
 from fleetmark_collector.campaigns.joining import Joining
@@ -70,10 +71,13 @@ class Dispatcher:
         self._log = logs.get("dispatch")
         self._reconnected = threading.Event()
         self._connected_ns = clock()
+        # What was cleared since then is to be cleared again; None if nothing is.
+        self._clear_since_ns: int | None = None
+        self._apart = Apart("dispatch")
         arrivals = Arrivals(patience)
         self._endings = Endings(self._store, arrivals)
         self._intake = Intake(self._store, reader, self._endings, patience, arrivals)
-        self._announcer = Announcer(self._store, publish, centre)
+        self._announcer = Announcer(self._store, publish, centre, clock)
         self._joining = Joining(self._store, clock)
 
     def on_connect(self) -> None:
@@ -87,28 +91,32 @@ class Dispatcher:
             StoreError: the state file cannot be used now; the next tick does all of it.
         """
         now = self._clock()
-        clear_since = None
         if self._reconnected.is_set():
             self._reconnected.clear()
             self._announcer.forget()
             # Told to a broker that may never have heard it, or that forgot.
-            clear_since = min(self._connected_ns, now - RECENT_NS)
+            since_ns = min(self._connected_ns, now - RECENT_NS)
+            self._clear_since_ns = min(since_ns, self._clear_since_ns or since_ns)
             self._connected_ns = now
         devices = {(one.fleet, one.device): one for one in self._registry.list()}
         ended_there: set[str] = set()
-        campaigns = self._store.recent(now - RECENT_NS)
+        campaigns = self._store.recent(now - RECENT_NS, self._apart)
         try:
             for campaign in campaigns:
-                ended_there |= self._intake.take_in(campaign, devices, now)
+                with self._apart.keep():
+                    ended_there |= self._intake.take_in(campaign, devices, now)
         except StoreUnavailable as error:
             # Nothing is known of the others, so nothing is overdue; what is to be sent can be sent.
             self._log.debug("reports_not_read", reason=error.message)
         for campaign in campaigns:
-            self._check_deadline(campaign, now)
-            self._joining.join(campaign, devices)
-        self._announcer.clear(clear_since)
+            with self._apart.keep():
+                self._check_deadline(campaign, now)
+                self._joining.join(campaign, devices)
+        self._announcer.clear(self._clear_since_ns)
+        self._clear_since_ns = None
         for key, device in devices.items():
-            self._announcer.withdraw(key, device)
+            with self._apart.keep():
+                self._announcer.withdraw(key, device)
         self._send(devices, ended_there, now)
 
     def close(self) -> None:
@@ -149,35 +157,53 @@ class Dispatcher:
         busy: set[DeviceKey] = set()
         waiting: list[tuple[JobRow, Turns]] = []
         # Read again: what was taken in above, and what a command has changed meanwhile, counts.
-        for campaign in self._store.recent(now):
-            jobs = self._store.jobs(campaign.campaign_id)
-            if self._aborts(campaign, jobs):
-                campaign = self._store.campaign(campaign.campaign_id)
-                jobs = self._store.jobs(campaign.campaign_id)
-            turns = Turns(campaign, jobs, devices, now, ended_there)
-            for job in jobs:
-                if job.state.terminal:
-                    continue
-                key = (job.fleet, job.device)
-                if is_out(job) and job.job_id not in ended_there:
-                    job = self._hold(campaign, job, turns, devices.get(key), now)
-                if not is_out(job):
-                    if job.recalls:
-                        self._announcer.take_back(job)
-                    waiting.append((job, turns))
-                    continue
-                if job.job_id not in ended_there:
-                    busy.add(key)
-                self._desire(campaign, job, devices.get(key), now)
+        for campaign in self._store.recent(now, self._apart):
+            with self._apart.keep():
+                waiting += self._hold_all(campaign, devices, ended_there, busy, now)
         for job, turns in waiting:
             key = (job.fleet, job.device)
-            if key in busy or turns.wait(job) is not None or not self._store.assign(job.job_id):
-                continue
-            busy.add(key)
-            turns.sent(job)
-            self._log.info("job_assigned", job_id=job.job_id, device=job.device)
-            self._announcer.desire(job, "run")
+            with self._apart.keep():
+                if key in busy or turns.wait(job) is not None or not self._store.assign(job.job_id):
+                    continue
+                busy.add(key)
+                turns.sent(job)
+                self._log.info("job_assigned", job_id=job.job_id, device=job.device)
+                self._announcer.desire(job, "run")
         self._announcer.clear(None)
+
+    def _hold_all(
+        self,
+        campaign: CampaignRow,
+        devices: Mapping[DeviceKey, KnownDevice],
+        ended_there: set[str],
+        busy: set[DeviceKey],
+        now: int,
+    ) -> list[tuple[JobRow, Turns]]:
+        """Say what is desired of a campaign's jobs that were sent; return those that wait here.
+
+        Devices that are at one are put into `busy`.
+        """
+        waiting: list[tuple[JobRow, Turns]] = []
+        jobs = self._store.jobs(campaign.campaign_id)
+        if self._aborts(campaign, jobs):
+            campaign = self._store.campaign(campaign.campaign_id)
+            jobs = self._store.jobs(campaign.campaign_id)
+        turns = Turns(campaign, jobs, devices, now, ended_there)
+        for job in jobs:
+            if job.state.terminal:
+                continue
+            key = (job.fleet, job.device)
+            if is_out(job) and job.job_id not in ended_there:
+                job = self._hold(campaign, job, turns, devices.get(key), now)
+            if not is_out(job):
+                if job.recalls:
+                    self._announcer.take_back(job)
+                waiting.append((job, turns))
+                continue
+            if job.job_id not in ended_there:
+                busy.add(key)
+            self._desire(campaign, job, devices.get(key), now)
+        return waiting
 
     def _hold(
         self,
@@ -196,7 +222,11 @@ class Dispatcher:
             # What a device is about to begin while its campaign is paused, it may: it was sent
             # before. One that is away would begin it whenever it comes back.
             away = device is None or not device.online
-            if not (closed or (campaign.paused_ns is not None and away)):
+            held = closed or (campaign.paused_ns is not None and away)
+            if campaign.policy.rollout is not None:
+                # It would keep its place, perhaps for ever.
+                held = held or self._patience.gone(job.assigned_ns, device, now)
+            if not held:
                 return job
             if recall_job(self._store.file, job.job_id, now):
                 self._log.info("job_recalled", job_id=job.job_id, device=job.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from fleetmark_collector.campaigns.cells import INTERVAL_TAKES, fewest_repetitions
-from fleetmark_collector.campaigns.history import Pace
+from fleetmark_collector.campaigns.pace import Pace
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.workloads import Workload
 
@@ -56,12 +56,13 @@ class JobTime:
 def job_time(spec: JobSpec, pace: Pace, prompt_tokens: PromptTokens) -> JobTime:
     """Return how long a job takes at a pace."""
     start_s = pace.start_s + pace.load_s
+    anew_s = start_s if pace.cold_load_s is None else pace.start_s + pace.cold_load_s
     cold = spec.options.start == "cold"
     total = Span()
     warm = False
     for workload in spec.workloads:
         anew = cold or workload.kind == "coldstart"
-        between_s = start_s if anew else pace.gap_s
+        between_s = anew_s if anew else pace.gap_s
         warm = warm or not anew
         tokens = _tokens(spec.model.name, workload, prompt_tokens)
         total += _workload_seconds(workload, pace, tokens, between_s)

@@ -10,7 +10,8 @@ from fleetmark_collector.campaigns.duration import JobTime, Span, job_time
 from fleetmark_collector.campaigns.elapsed import Busy, beyond_windows, from_start_to_end
 from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.guess import guessed_pace, kind_of
-from fleetmark_collector.campaigns.history import History, Pace
+from fleetmark_collector.campaigns.history import History
+from fleetmark_collector.campaigns.pace import Pace
 from fleetmark_collector.campaigns.plan import Plan, PlannedJob
 from fleetmark_collector.campaigns.prices import DeviceKey, find_prices
 from fleetmark_collector.campaigns.roles import KnownDevice

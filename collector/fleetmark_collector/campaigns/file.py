@@ -76,12 +76,21 @@ def load_campaign(file: Path) -> Campaign:
     Raises:
         ConfigError: all mistakes, a line each: FILE:LINE:COLUMN: path: what is wrong.
     """
-    source = read_yaml(file)
+    return checked(read_yaml(file))
+
+
+def checked(source: Source) -> Campaign:
+    """Return the campaign of a file's data.
+
+    Raises:
+        ConfigError: all mistakes, as `load_campaign` tells them.
+    """
+    directory = source.file.parent
     try:
         shape = CampaignFile.model_validate_json(
             # As JSON: lists may stand for tuples there while everything else stays strict.
             json.dumps(source.data),
-            context={"dir": file.parent},
+            context={"dir": directory},
         )
     except ValidationError as error:
         problems = [
@@ -94,7 +103,7 @@ def load_campaign(file: Path) -> Campaign:
     made = None
     if not problems:
         entries = shape.workloads
-        workloads = [one for entry in entries for one in entry.to_wire(file.parent)]
+        workloads = [one for entry in entries for one in entry.to_wire(directory)]
         made = expand(shape.matrix, workloads, {one.name: one.names() for one in entries})
         more = [*made.problems, *inconsistencies(entries, made.cells)]
         problems += [replace(one, loc=source.place(one.loc)) for one in more]

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from fleetmark_collector.campaigns.apart import Apart
 from fleetmark_collector.campaigns.due import Note, Step, next_step
 from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.keeping import Kept
 from fleetmark_collector.campaigns.plan import Plan, make_plan, new_campaign_id
 from fleetmark_collector.campaigns.recurrence import NS, shown
 from fleetmark_collector.campaigns.roles import Registry
-from fleetmark_collector.campaigns.schedule_keys import ScheduleKeys
+from fleetmark_collector.campaigns.schedule_keys import read_keys
 from fleetmark_collector.campaigns.schedule_tables import RunRow, ScheduleRow
 from fleetmark_collector.campaigns.schedules import ScheduleStore
 from fleetmark_collector.campaigns.selfcontained import load_text
@@ -61,6 +62,7 @@ class Scheduler:
         self._clock = clock
         self._log = logs.get("schedule")
         self._newest_ns = 0
+        self._apart = Apart("schedule")
 
     def tick(self) -> None:
         """Start what has come due.
@@ -76,11 +78,12 @@ class Scheduler:
             self._newest_ns = now_ns
         self._newest_ns = max(self._newest_ns, now_ns)
         for row in self._schedules.due(now_ns):
-            keys = ScheduleKeys.model_validate_json(row.keys)
-            running = self._schedules.running(row.name)
-            step = next_step(keys, row.next_ns, row.waiting_ns, running, now_ns)
-            if step is not None:
-                self._take(row, step, running, now_ns)
+            with self._apart.keep():
+                keys = read_keys(row.name, row.keys)
+                running = self._schedules.running(row.name)
+                step = next_step(keys, row.next_ns, row.waiting_ns, running, now_ns)
+                if step is not None:
+                    self._take(row, step, running, now_ns)
 
     def close(self) -> None:
         """Release the state file."""

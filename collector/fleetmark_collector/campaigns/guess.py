@@ -7,7 +7,7 @@ such engines, not what their makers state; see `estimate.WIDTH` for how far off 
 
 from dataclasses import dataclass
 
-from fleetmark_collector.campaigns.history import Pace
+from fleetmark_collector.campaigns.pace import Pace
 from fleetmark_collector.campaigns.sizes import Weights
 from fleetmark_protocol.messages import Hardware
 

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 
+from fleetmark_collector.campaigns.pace import Pace, shared
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.tables import JobRow
+from fleetmark_collector.coldloads import of_cold_trials, place_of
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import JobRecord, LoadRecord, TrialRecord
@@ -15,55 +17,7 @@ from fleetmark_protocol.records import JobRecord, LoadRecord, TrialRecord
 MAX_CAMPAIGNS = 10
 """Newest campaigns that are looked at: older ones ran other versions, and reading takes time."""
 MIN_TRIALS_FOR_SPREAD = 5
-SHARED_DECODE = 0.5
-"""What each further client adds to the time of a token, as a share of it: weights are read once for
-all of them. A rule of thumb, for numbers of clients that nobody has seen."""
 NS = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast one cell ran on one device; medians.
-
-    Attributes:
-        start_s: around each start of the engine: quiet gate, worker process, what is not the load.
-        load_s: of each load of the model.
-        gap_s: between two trials.
-        prefill_s: per prompt token.
-        decode_s: per output token.
-        low: what the fast trials took, as a share of what this pace foretells.
-        high: the same of the slow ones.
-        jobs: how many jobs it was seen in.
-        trials: how many trials.
-        crowds: clients that asked at the same time -> how many times as long each request took.
-        seen_s: (prompt tokens, output tokens) -> how long such a request took; the rates are for
-            others, because a short prompt's tokens are dearer than a long one's.
-    """
-
-    start_s: float
-    load_s: float
-    gap_s: float
-    prefill_s: float
-    decode_s: float
-    low: float = 1.0
-    high: float = 1.0
-    jobs: int = 0
-    trials: int = 0
-    crowds: Mapping[int, float] = field(default_factory=dict)
-    seen_s: Mapping[tuple[float, float], float] = field(default_factory=dict)
-
-    def trial_s(self, prompt_tokens: float, output_tokens: float) -> float:
-        """Return how long one request takes."""
-        by_rates_s = prompt_tokens * self.prefill_s + output_tokens * self.decode_s
-        return self.seen_s.get((prompt_tokens, output_tokens), by_rates_s)
-
-    def round_s(self, prompt_tokens: float, output_tokens: float, clients: int) -> float:
-        """Return how long a request takes while so many are made at the same time."""
-        alone_s = self.trial_s(prompt_tokens, output_tokens)
-        if clients in self.crowds:
-            return alone_s * self.crowds[clients]
-        prefill_s = clients * prompt_tokens * self.prefill_s
-        return prefill_s + output_tokens * self.decode_s * _shared(clients)
 
 
 @dataclass(frozen=True)
@@ -86,12 +40,9 @@ class _Seen:
     jobs: int = 0
     trials: list[TrialRecord] = field(default_factory=list)
     loads_s: list[float] = field(default_factory=list)
+    cold_loads_s: list[float] = field(default_factory=list)
     starts_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
-
-
-def _shared(clients: int) -> float:
-    return 1 + SHARED_DECODE * (clients - 1)
 
 
 def read_history(
@@ -140,15 +91,17 @@ def _read(
     seen: defaultdict[tuple[str, str, str], _Seen],
 ) -> None:
     trials: defaultdict[str, list[TrialRecord]] = defaultdict(list)
-    loads: defaultdict[str, list[LoadRecord]] = defaultdict(list)
+    loads: defaultdict[str, list[tuple[LoadRecord, bool]]] = defaultdict(list)
     states: defaultdict[str, list[JobRecord]] = defaultdict(list)
     ids = {job.job_id for job in jobs}
-    for trial in reader.trials(campaign_id):
+    stored, stored_loads = reader.trials(campaign_id), reader.loads(campaign_id)
+    cold = of_cold_trials(stored_loads, stored)
+    for trial in stored:
         if trial.record.job_id in ids and _seconds(trial.record) is not None:
             trials[trial.record.job_id].append(trial.record)
-    for load in reader.loads(campaign_id):
+    for load in stored_loads:
         if load.record.load_s is not None and load.record.failure is None:
-            loads[load.record.job_id].append(load.record)
+            loads[load.record.job_id].append((load.record, place_of(load) in cold))
     for state in reader.job_records(campaign_id):
         states[state.record.job_id].append(state.record)
     for job in jobs:
@@ -158,12 +111,14 @@ def _read(
         one = seen[job.fleet, job.device, job.cell]
         one.jobs += 1
         one.trials += mine
-        one.loads_s += [load.load_s for load in loads[job.job_id] if load.load_s is not None]
+        for record, alone in loads[job.job_id]:
+            (one.cold_loads_s if alone else one.loads_s).append(record.load_s or 0.0)
         rounds = _rounds(mine)
         gaps = list(_gaps(rounds))
         one.gaps_s += gaps
         busy_s = sum(gaps) + sum(seconds for _, seconds in rounds)
-        start_s = _start_s(states[job.job_id], loads[job.job_id], busy_s)
+        made = [record for record, _ in loads[job.job_id]]
+        start_s = _start_s(states[job.job_id], made, busy_s)
         if start_s is not None:
             one.starts_s.append(start_s)
 
@@ -234,13 +189,14 @@ def _pace(seen: _Seen) -> Pace | None:
         seconds, tokens = _seconds(trial) or 0.0, max(trial.output_tokens or 1, 1)
         prompt = trial.prompt_tokens_evaluated or trial.prompt_tokens
         if trial.ttft_s is None or not prompt:
-            decodes.append(seconds / tokens / _shared(clients))
+            decodes.append(seconds / tokens / shared(clients))
         else:
             prefills.append(trial.ttft_s / prompt / clients)
-            decodes.append(max(0.0, seconds - trial.ttft_s) / tokens / _shared(clients))
+            decodes.append(max(0.0, seconds - trial.ttft_s) / tokens / shared(clients))
     pace = Pace(
         start_s=_median(seen.starts_s),
-        load_s=_median(seen.loads_s),
+        load_s=_median(seen.loads_s or seen.cold_loads_s),
+        cold_load_s=median(seen.cold_loads_s) if seen.cold_loads_s else None,
         gap_s=_median(seen.gaps_s),
         prefill_s=_median(prefills),
         decode_s=_median(decodes),

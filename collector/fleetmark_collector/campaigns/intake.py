@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fleetmark_collector.campaigns.endings import Endings
-from fleetmark_collector.campaigns.patience import Arrivals, Patience
+from fleetmark_collector.campaigns.patience import NS, Arrivals, Patience
 from fleetmark_collector.campaigns.reports import (
     Reported,
     by_job,
@@ -20,6 +20,9 @@ from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
 from fleetmark_collector.sinks.base import Reader, Stored
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import JobRecord
+
+LATE_NS = 30 * NS
+"""What is said of jobs of campaigns that have ended changes nothing, and is noted so late."""
 
 
 class Intake:
@@ -49,6 +52,8 @@ class Intake:
         self._arrivals = arrivals
         # Reports that were found late and noted.
         self._noted: set[tuple[str, str, str, int]] = set()
+        # When campaigns that have ended were last looked at.
+        self._looked_ns: dict[str, int] = {}
 
     def take_in(
         self, campaign: CampaignRow, devices: Mapping[DeviceKey, KnownDevice], now: int
@@ -58,6 +63,8 @@ class Intake:
         Raises:
             StoreUnavailable: nothing can be read now.
         """
+        if campaign.finished_ns is not None and not self._due(campaign.campaign_id, now):
+            return set()
         jobs = self._store.jobs(campaign.campaign_id)
         reports = by_job(self._reader.job_records(campaign.campaign_id))
         ended_there, online_there = set(), {key for key, one in devices.items() if one.online}
@@ -89,6 +96,13 @@ class Intake:
                 if not self._arrived(campaign, job, reported, stored, online, now) and silent:
                     self._endings.end(job, JobState.TIMED_OUT, not_heard_of(job), recorded=stored)
         return ended_there
+
+    def _due(self, campaign_id: str, now: int) -> bool:
+        """Whether to look once more what devices say too late; there may be very much to read."""
+        if 0 <= now - self._looked_ns.get(campaign_id, now - LATE_NS) < LATE_NS:
+            return False
+        self._looked_ns[campaign_id] = now
+        return True
 
     def _arrived(
         self,

@@ -46,6 +46,11 @@ class Patience:
         heard = (device.last_seen_ns or 0) if device is not None else 0
         return now_ns - max(stop_ns, heard) > self.cancel_offline_s * NS
 
+    def gone(self, sent_ns: int | None, device: KnownDevice | None, now_ns: int) -> bool:
+        """Whether a device that was sent something then is away, and has been for too long."""
+        away = device is None or not device.online
+        return away and self.unanswered(sent_ns or 0, device, now_ns)
+
 
 PATIENCE = Patience()
 """What is waited unless somebody asks for something else."""

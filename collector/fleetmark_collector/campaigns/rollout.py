@@ -71,13 +71,15 @@ class Rollout(Part):
         All that it needs is in the rows of the jobs, so that a restart changes nothing.
 
         Args:
-            sent_ns: when jobs were sent so far, in any order.
+            sent_ns: when jobs were sent so far, in any order; later than now counts as never, or
+                a clock that is put back would stop everything until it is there again.
             successes: how many have SUCCEEDED.
             now_ns: the centre's clock.
         """
         rate = self.rate(successes)
         if rate is None:
             return None
+        sent_ns = [one for one in sent_ns if one <= now_ns]
         if not sent_ns:
             return 1
         step_s = MINUTE_S / rate
@@ -87,9 +89,10 @@ class Rollout(Part):
         minute = sum(now_ns - one < MINUTE_S * NS for one in sent_ns)
         return max(0, min(fits, math.ceil(rate) - minute))
 
-    def next_ns(self, sent_ns: Sequence[int], successes: int) -> int | None:
+    def next_ns(self, sent_ns: Sequence[int], successes: int, now_ns: int) -> int | None:
         """Return when the next job is due; None if none was sent yet, or there is no rate."""
         rate = self.rate(successes)
+        sent_ns = [one for one in sent_ns if one <= now_ns]
         if rate is None or not sent_ns:
             return None
         return max(sent_ns) + round(MINUTE_S / rate * NS)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from fleetmark_collector.campaigns.apart import readable
 from fleetmark_collector.campaigns.recurrence import (
     MAX_CRON_CHARACTERS,
     NotACron,
@@ -95,6 +96,16 @@ class ScheduleKeys(Part):
             None if self.start is None else moment(self.start, zone),
             None if self.end is None else moment(self.end, zone, through=True),
         )
+
+
+def read_keys(name: str, text: str) -> ScheduleKeys:
+    """Return the keys of a schedule as they were kept.
+
+    Raises:
+        StoreError: this version cannot read them.
+    """
+    with readable(f"schedule {name}"):
+        return ScheduleKeys.model_validate_json(text)
 
 
 def _at(key: str, text: str) -> PydanticCustomError:

@@ -1,15 +1,13 @@
 """A campaign file that needs no other file, so that it means the same whenever it is read again."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ruamel.yaml import YAML
 
-from fleetmark_collector.campaigns.file import Campaign, load_campaign
+from fleetmark_collector.campaigns.file import Campaign, checked
 from fleetmark_collector.campaigns.prompts import read_prompts
-from fleetmark_protocol.errors import ConfigError
+from fleetmark_collector.campaigns.yaml_source import parse_yaml
 
 LINE_CHARACTERS = 100
 
@@ -57,13 +55,4 @@ def load_text(text: str, file: Path) -> Campaign:
     Raises:
         ConfigError: all mistakes, as `load_campaign` tells them.
     """
-    with TemporaryDirectory() as directory:
-        written = Path(directory) / "campaign.yaml"
-        written.write_text(text, "utf-8")
-        try:
-            campaign = load_campaign(written)
-        except ConfigError as error:
-            raise ConfigError(error.message.replace(str(written), str(file))) from error
-    source = campaign.source
-    source.file = file
-    return replace(campaign, file=file, source=source)
+    return checked(parse_yaml(file, text))

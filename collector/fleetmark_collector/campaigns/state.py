@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from fleetmark_collector.campaigns.apart import Apart, readable
 from fleetmark_collector.campaigns.keeping import About, Kept, delete_campaign, insert_campaign
 from fleetmark_collector.campaigns.plan import Plan
 from fleetmark_collector.campaigns.statefile import StateFile
@@ -29,7 +30,6 @@ from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.records import Failure, JobRecord
 from fleetmark_protocol.settings import suggestion
 
-_NEVER_NS = 2**63 - 1
 _SHOWN = 10
 
 
@@ -56,6 +56,8 @@ class CampaignStore:
         """
         self._clock = clock
         self.file = StateFile(file, fence)
+        # Asked for twice a tick, and very many: campaign id -> jobs, and the file's version then.
+        self._known: dict[str, tuple[tuple[int, int], list[JobRow]]] = {}
 
     def close(self) -> None:
         """Release the file."""
@@ -119,7 +121,7 @@ class CampaignStore:
 
     def has(self, campaign_id: str) -> bool:
         """Whether there is such a campaign."""
-        return bool(self._campaigns("WHERE campaign_id = ?", (campaign_id,)))
+        return bool(self.file.rows("SELECT 1 FROM campaigns WHERE campaign_id = ?", (campaign_id,)))
 
     def newest(self) -> CampaignRow | None:
         """Return the campaign begun last, if there is any."""
@@ -141,11 +143,16 @@ class CampaignStore:
 
     def jobs(self, campaign_id: str) -> list[JobRow]:
         """Return the jobs of a campaign in the order of its plan."""
-        rows = self.file.rows(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE campaign_id = ? ORDER BY position, job_id",  # noqa: S608
-            (campaign_id,),
-        )
-        return [job_row(row) for row in rows]
+        version = self.file.version()
+        known = self._known.get(campaign_id)
+        if known is None or known[0] != version:
+            rows = self.file.rows(
+                f"SELECT {JOB_COLUMNS} FROM jobs WHERE campaign_id = ? ORDER BY position, job_id",  # noqa: S608
+                (campaign_id,),
+            )
+            self._known = {key: one for key, one in self._known.items() if one[0] == version}
+            known = self._known[campaign_id] = (version, [job_row(row) for row in rows])
+        return list(known[1])
 
     def job(self, job_id: str) -> JobRow | None:
         """Return a job of any campaign, if there is such a job."""
@@ -185,12 +192,13 @@ class CampaignStore:
         """Return what a job asks for; apart from its row, because prompts may be large.
 
         Raises:
-            StoreError: there is no such job.
+            StoreError: there is no such job, or this version cannot read it.
         """
         rows = self.file.rows("SELECT spec FROM jobs WHERE job_id = ?", (job_id,))
         if not rows:
             raise StoreError(f"{self.file.path}: no job {job_id!r}")
-        return JobSpec.model_validate_json(rows[0][0])
+        with readable(f"job {job_id}"):
+            return JobSpec.model_validate_json(rows[0][0])
 
     def late_reports(self, campaign_id: str) -> list[LateReport]:
         """Return what devices said too late, in the order it was noticed."""
@@ -203,12 +211,22 @@ class CampaignStore:
 
     # --- what the dispatcher does --------------------------------------------------------------
 
-    def recent(self, since_ns: int) -> list[CampaignRow]:
-        """Return campaigns that run, or ended at or after a time; oldest first."""
-        return self._campaigns(
-            "WHERE finished_ns IS NULL OR finished_ns >= ? ORDER BY created_ns, campaign_id",
+    def recent(self, since_ns: int, apart: Apart) -> list[CampaignRow]:
+        """Return campaigns that run, or ended at or after a time; oldest first.
+
+        Args:
+            since_ns: the time.
+            apart: is told of those that this version cannot read.
+        """
+        found = []
+        for row in self.file.rows(
+            f"SELECT {CAMPAIGN_COLUMNS} FROM campaigns WHERE finished_ns IS NULL "  # noqa: S608
+            "OR finished_ns >= ? ORDER BY created_ns, campaign_id",
             (since_ns,),
-        )
+        ):
+            with apart.keep():
+                found.append(campaign_row(row))
+        return found
 
     def set_job_state(
         self,
@@ -239,29 +257,6 @@ class CampaignStore:
     def assign(self, job_id: str) -> bool:
         """Mark a QUEUED job as sent; return False if it was canceled in the meantime."""
         return assign_job(self.file, job_id, self._clock())
-
-    def mark_cleared(self, job_id: str) -> None:
-        """Note that a job's assignment was taken off the broker."""
-        with self.file.transaction() as db:
-            db.execute("UPDATE jobs SET cleared_ns = ? WHERE job_id = ?", (self._clock(), job_id))
-
-    def to_clear(self, again_since_ns: int | None = None) -> list[JobRow]:
-        """Return terminal jobs, of any campaign, whose assignment may still be on the broker.
-
-        Args:
-            again_since_ns: return those, too, that were cleared at or after this time.
-        """
-        rows = self.file.rows(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE (assigned_ns IS NOT NULL OR recalls > 0) "  # noqa: S608
-            "AND (cleared_ns IS NULL OR cleared_ns >= ?) AND state NOT IN (?, ?) "
-            "ORDER BY campaign_id, position",
-            (
-                _NEVER_NS if again_since_ns is None else again_since_ns,
-                JobState.QUEUED,
-                JobState.IN_PROGRESS,
-            ),
-        )
-        return [job_row(row) for row in rows]
 
     def stop(self, campaign_id: str, reason: StopReason, failure: Failure | None = None) -> None:
         """Let no more jobs be sent, and end those that never were; the first reason stays."""

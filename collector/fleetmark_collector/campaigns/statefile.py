@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetmark_collector.campaigns.schedule_tables import SCHEDULE_SCHEMA
-from fleetmark_collector.campaigns.tables import MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from fleetmark_collector.campaigns.tables import INDEXES, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from fleetmark_collector.sqlitefile import Fence, connect, transaction, translated
 from fleetmark_protocol.errors import StoreError
 
@@ -51,19 +51,20 @@ class StateFile:
             db.execute(statement)
         row = db.execute("SELECT version FROM campaign_schema").fetchone()
         if row is None:
-            db.execute("INSERT INTO campaign_schema VALUES (?)", (SCHEMA_VERSION,))
-            return
+            row = (SCHEMA_VERSION,)
+            db.execute("INSERT INTO campaign_schema VALUES (?)", row)
         if row[0] > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path}: campaigns of schema {row[0]}; this fleetmark knows {SCHEMA_VERSION}",
                 hint="use the version that wrote it, or another --data-dir",
             )
-        if row[0] == SCHEMA_VERSION:
-            return
-        for version in range(row[0], SCHEMA_VERSION):
-            for statement in MIGRATIONS[version]:
-                db.execute(statement)
-        db.execute("UPDATE campaign_schema SET version = ?", (SCHEMA_VERSION,))
+        if row[0] < SCHEMA_VERSION:
+            for version in range(row[0], SCHEMA_VERSION):
+                for statement in MIGRATIONS[version]:
+                    db.execute(statement)
+            db.execute("UPDATE campaign_schema SET version = ?", (SCHEMA_VERSION,))
+        for statement in INDEXES:
+            db.execute(statement)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -97,6 +98,16 @@ class StateFile:
         """
         with self._lock, translated(self.path):
             return self._db.execute(sql, args).fetchall()
+
+    def version(self) -> tuple[int, int]:
+        """Return what is another one after each change, by others or by this object.
+
+        Raises:
+            StoreUnavailable: locked, not permitted, I/O error.
+        """
+        with self._lock, translated(self.path):
+            (others,) = self._db.execute("PRAGMA data_version").fetchone()
+            return int(others), self._db.total_changes
 
     def close(self) -> None:
         """Release the file."""

@@ -7,6 +7,7 @@ counts for the campaign.
 
 from dataclasses import dataclass
 
+from fleetmark_collector.campaigns.apart import readable
 from fleetmark_collector.campaigns.policy import Policy
 from fleetmark_collector.campaigns.retries import next_id
 from fleetmark_collector.campaigns.statefile import Connection
@@ -74,10 +75,13 @@ def succeed(
         (job_id,),
     ).fetchone()
     *facts, policy, spec = row
-    made = again(Ended(job_id, state, failure, *facts), Policy.model_validate_json(policy), now_ns)
+    with readable(f"campaign of {job_id}"):
+        rules = Policy.model_validate_json(policy)
+    made = again(Ended(job_id, state, failure, *facts), rules, now_ns)
     if made is None:
         return None
-    changed = JobSpec.model_validate_json(spec).model_copy(update={"job_id": made.job_id})
+    with readable(f"job {job_id}"):
+        changed = JobSpec.model_validate_json(spec).model_copy(update={"job_id": made.job_id})
     db.execute(
         "INSERT INTO jobs (job_id, campaign_id, position, fleet, device, cell, job_s, "
         "trials_planned, spec, state, attempt, updated_ns, retry_of, retries, not_before_ns, "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from fleetmark_collector.campaigns.apart import readable
 from fleetmark_collector.campaigns.policy import Policy
 from fleetmark_collector.campaigns.selection import Selection
 from fleetmark_protocol.jobs import JobState
@@ -41,6 +42,22 @@ SCHEMA = (
         attempt INTEGER NOT NULL, failure TEXT)""",
     "CREATE INDEX IF NOT EXISTS moves_by_job ON job_moves (job_id)",
 )
+
+# SQLite takes an index of a part of the rows only for a query that says the same in the same words.
+OPEN = "state IN ('QUEUED', 'IN_PROGRESS') AND superseded_by IS NULL"
+"""Jobs that have not ended, in SQL."""
+TO_CLEAR = (
+    "cleared_ns IS NULL AND (assigned_ns IS NOT NULL OR recalls > 0) "
+    "AND state NOT IN ('QUEUED', 'IN_PROGRESS')"
+)
+"""Jobs that have ended and whose assignment may still be on the broker, in SQL."""
+
+INDEXES = (
+    f"CREATE INDEX IF NOT EXISTS jobs_open ON jobs (campaign_id) WHERE {OPEN}",
+    f"CREATE INDEX IF NOT EXISTS jobs_to_clear ON jobs (campaign_id, position) WHERE {TO_CLEAR}",
+    "CREATE INDEX IF NOT EXISTS jobs_cleared ON jobs (cleared_ns) WHERE cleared_ns IS NOT NULL",
+)
+"""On columns that the tables of an older fleetmark get first."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (
@@ -204,6 +221,7 @@ class LateReport:
 CAMPAIGN_COLUMNS = ", ".join(field.name for field in fields(CampaignRow))
 JOB_COLUMNS = ", ".join(field.name for field in fields(JobRow))
 MOVE_COLUMNS = ", ".join(field.name for field in fields(Move))
+_STATE, _FAILURE = (JOB_COLUMNS.split(", ").index(name) for name in ("state", "failure"))
 
 
 def derive(
@@ -230,20 +248,36 @@ def derive(
 
 
 def campaign_row(row: tuple[Any, ...]) -> CampaignRow:
-    """Return a campaign from its `CAMPAIGN_COLUMNS`."""
+    """Return a campaign from its `CAMPAIGN_COLUMNS`.
+
+    Raises:
+        StoreError: this version cannot read it.
+    """
     campaign = CampaignRow(*row)
-    return replace(
-        campaign,
-        state=CampaignState(campaign.state),
-        policy=Policy.model_validate_json(str(campaign.policy)),
-        failure=_failure(campaign.failure),
-    )
+    with readable(f"campaign {campaign.campaign_id}"):
+        return replace(
+            campaign,
+            state=CampaignState(campaign.state),
+            policy=Policy.model_validate_json(str(campaign.policy)),
+            failure=_failure(campaign.failure),
+        )
 
 
 def job_row(row: tuple[Any, ...]) -> JobRow:
-    """Return a job from its `JOB_COLUMNS`."""
-    job = JobRow(*row)
-    return replace(job, state=JobState(job.state), failure=_failure(job.failure))
+    """Return a job from its `JOB_COLUMNS`.
+
+    Raises:
+        StoreError: this version cannot read it.
+    """
+    # Very many at each look, so each is made once: with the values that it shall have.
+    values = list(row)
+    try:
+        values[_STATE] = JobState(values[_STATE])
+        values[_FAILURE] = _failure(values[_FAILURE])
+    except ValueError:
+        with readable(f"campaign {row[1]}, job {row[0]}"):
+            raise
+    return JobRow(*values)
 
 
 def move_row(row: tuple[Any, ...]) -> Move:

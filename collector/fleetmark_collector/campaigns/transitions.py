@@ -11,6 +11,7 @@ from fleetmark_collector.campaigns.statefile import StateFile
 from fleetmark_collector.campaigns.succession import succeed
 from fleetmark_collector.campaigns.tables import (
     MOVE_COLUMNS,
+    OPEN,
     CampaignState,
     StopReason,
     derive,
@@ -167,6 +168,13 @@ def _note(
 
 def settle(db: sqlite3.Connection, campaign_id: str, now_ns: int) -> None:
     """End the campaign if its last job has ended; in the transaction that ended the job."""
+    # Asked for each job that ends, so it must not cost more the more jobs there are.
+    an_open_one = (
+        "SELECT 1 FROM jobs INDEXED BY jobs_open "  # noqa: S608
+        f"WHERE campaign_id = ? AND {OPEN} LIMIT 1"
+    )
+    if db.execute(an_open_one, (campaign_id,)).fetchone() is not None:
+        return
     rows = db.execute(
         "SELECT state FROM jobs WHERE campaign_id = ? AND superseded_by IS NULL", (campaign_id,)
     ).fetchall()

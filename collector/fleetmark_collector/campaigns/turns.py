@@ -51,6 +51,7 @@ class Turns:
         self._devices = devices
         self._now_ns = now_ns
         self._stretches: dict[str, Span | None] = {}
+        self._longest: dict[str, float] = {}
         self._rollout = campaign.policy.rollout
         self._successes = sum(job.state is JobState.SUCCEEDED for job in jobs)
         self._sent_ns = [job.assigned_ns for job in jobs if job.assigned_ns is not None]
@@ -59,7 +60,7 @@ class Turns:
         )
         # Told to each of very many jobs, so worked out once.
         self._next_sent_ns = (
-            self._rollout.next_ns(self._sent_ns, self._successes) if self._rollout else None
+            self._rollout.next_ns(self._sent_ns, self._successes, now_ns) if self._rollout else None
         )
         self._at_work = {
             (job.fleet, job.device) for job in jobs if is_out(job) and job.job_id not in ended_there
@@ -84,7 +85,9 @@ class Turns:
     def sent(self, job: JobRow) -> None:
         """Count a job that has been sent now."""
         if self._rollout is not None:
-            self._next_sent_ns = self._rollout.next_ns([self._now_ns], self._successes)
+            self._next_sent_ns = self._rollout.next_ns(
+                [self._now_ns], self._successes, self._now_ns
+            )
         self._at_work.add((job.fleet, job.device))
         if self._due is not None:
             self._due -= 1
@@ -141,7 +144,10 @@ class Turns:
 
     def _longest_ns(self, key: DeviceKey) -> float:
         windows = self._campaign.policy.windows
-        return windows.longest_s(self._zone(key)[1], self._now_ns) * NS if windows else 0.0
+        name, zone = self._zone(key)
+        if name not in self._longest:
+            self._longest[name] = windows.longest_s(zone, self._now_ns) * NS if windows else 0.0
+        return self._longest[name]
 
     def _next_ns(self, key: DeviceKey, after_ns: int) -> int | None:
         windows = self._campaign.policy.windows

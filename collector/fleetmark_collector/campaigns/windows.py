@@ -97,8 +97,11 @@ class Windows(Part):
         return openings.stretch(self.hours, self.days, zone, now_ns)
 
     def longest_s(self, zone: ZoneInfo, now_ns: int) -> float:
-        """Return how long the longest open time of the coming week lasts, in seconds."""
-        spans = self.openings(zone, now_ns, now_ns + WEEK_NS)
+        """Return how long the longest open time of the coming two weeks lasts, in seconds.
+
+        Of one week the window that is open now, and its next one, would both be cut off.
+        """
+        spans = self.openings(zone, now_ns, now_ns + 2 * WEEK_NS)
         return max((end - start for start, end in spans), default=0) / openings.NS
 
     def zone_of(self, inventory: Inventory | None) -> "Zone":

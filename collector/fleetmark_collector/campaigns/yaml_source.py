@@ -156,7 +156,18 @@ def read_yaml(file: Path) -> Source:
     Raises:
         ConfigError: the file cannot be read, or is no YAML at all (with the position).
     """
-    source = Source(file, read_text(file))
+    return parse_yaml(file, read_text(file))
+
+
+def parse_yaml(file: Path, text: str) -> Source:
+    """Return the data of a text as `read_yaml` does that of a file, which is not read.
+
+    Raises:
+        ConfigError: it is no YAML at all, or larger than a file may be.
+    """
+    if len(text.encode()) > MAX_FILE_BYTES:
+        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes")
+    source = Source(file, text)
     try:
         root = YAML(typ="safe", pure=True).compose(source.text)
         if root is not None:

@@ -146,11 +146,11 @@ def remove(
 
 
 def _upcoming(row: "ScheduleRow") -> "Iterator[tuple[int, ScheduleRow]]":
-    from fleetmark_collector.campaigns.schedule_keys import ScheduleKeys
+    from fleetmark_collector.campaigns.schedule_keys import read_keys
 
     if row.next_ns is None:
         return
-    times = ScheduleKeys.model_validate_json(row.keys).recurrence
+    times = read_keys(row.name, row.keys).recurrence
     # One that is overdue is dealt with as soon as a collector is there.
     first = max(row.next_ns, time.time_ns())
     for time_ns in times.upcoming(first - 1):

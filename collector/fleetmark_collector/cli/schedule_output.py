@@ -114,9 +114,9 @@ def print_times(times: "Times", out: "Console") -> None:
 
 
 def _keys(row: "ScheduleRow") -> "ScheduleKeys":
-    from fleetmark_collector.campaigns.schedule_keys import ScheduleKeys
+    from fleetmark_collector.campaigns.schedule_keys import read_keys
 
-    return ScheduleKeys.model_validate_json(row.keys)
+    return read_keys(row.name, row.keys)
 
 
 def _next(row: "ScheduleRow") -> str:

@@ -116,6 +116,7 @@ def _contents(cell: Cell) -> Contents:
         # Whether a soak is complete may be its job's word.
         tuple((job.key, job.state) for job in cell.jobs),
         cell.asked,
+        cell.cold_loads,
         cell.prompts,
         cell.workload_kind,
     )

@@ -7,10 +7,16 @@ from fleetmark_collector.report.cellreport import CellReport
 from fleetmark_collector.report.cells import Cell, read_cells
 from fleetmark_collector.report.compare import comparable_groups, compare
 from fleetmark_collector.report.equalwork import equal_work, plainness
-from fleetmark_collector.report.figures import CONFIDENCE, SEED, counts_of, figures_of
+from fleetmark_collector.report.figures import (
+    CONFIDENCE,
+    SEED,
+    counts_of,
+    figures_of,
+    reasons_in,
+)
 from fleetmark_collector.report.findings import findings
 from fleetmark_collector.report.jobs import Config, PlannedJob
-from fleetmark_collector.report.judged import energy_sources, reasons_of
+from fleetmark_collector.report.judged import energy_sources
 from fleetmark_collector.report.labels import full_label, short_labels, sort_key
 from fleetmark_collector.report.model import Progress, Report
 from fleetmark_collector.report.overhead import overheads
@@ -28,7 +34,6 @@ from fleetmark_collector.report.told import series_findings, soak_findings
 from fleetmark_collector.report.worth import worths
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_protocol.errors import ConfigError
-from fleetmark_protocol.records import Verdict
 
 Machines = Mapping[tuple[str, str], str]
 """(fleet, device) -> digest of the machine it runs on, as inventories tell it."""
@@ -108,7 +113,7 @@ def build_report(
         findings=(
             *findings(reports, confidence=confidence, seed=seed),
             *series_findings(series),
-            *soak_findings(soaks),
+            *soak_findings(soaks, confidence=confidence),
         ),
         troubles=tuple(troubles(reports, jobs)),
         provenance=tuple(provenance(reports)),
@@ -178,7 +183,7 @@ def _report_cell(
     confidence: float,
     seed: int,
 ) -> CellReport:
-    counted = [trial for trial in cell.trials if not trial.record.warmup]
+    left_out, suspected = reasons_in(cell)
     records = [trial.record for trial in cell.measured]
     versus = None
     if base_cell is not None and cell is not base_cell:
@@ -190,8 +195,8 @@ def _report_cell(
         label=label,
         short=short,
         counts=counts_of(cell),
-        left_out=reasons_of(counted, Verdict.INVALID),
-        suspected=reasons_of(counted, Verdict.SUSPECT),
+        left_out=left_out,
+        suspected=suspected,
         figures=figures_of(cell, confidence=confidence, seed=seed),
         prompt_tokens=tuple(sorted({r.prompt_tokens for r in records if r.prompt_tokens})),
         output_tokens=tuple(sorted({r.output_tokens for r in records if r.output_tokens})),

@@ -17,7 +17,8 @@ class CellReport:
     Attributes:
         label: all that makes its configuration; equal for the same cell of another workload.
         short: the parts that differ between the cells of this report.
-        left_out: reasons of INVALID trials, counted.
+        left_out: reasons of INVALID trials, counted, and `load_included` for those of a warm cell
+            that had a load in the request.
         suspected: reasons of SUSPECT trials, counted; these are in the figures.
         figures: by metric, those there are.
         prompt_tokens: of the usable trials; several numbers where prompts differ.

@@ -3,52 +3,26 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from fleetmark_collector.coldloads import Place, of_cold_trials, place_of
 from fleetmark_collector.report.jobs import (
     Config,
     Job,
     JobKey,
     PlannedJob,
+    finished,
     key_of,
     read_jobs,
     trials_of,
 )
-from fleetmark_collector.report.judged import Trial, energy_sources, is_cold, usable
+from fleetmark_collector.report.judged import Trial, all_cold, energy_sources, load_included, usable
+from fleetmark_collector.report.reported import OF_ENERGY
 from fleetmark_collector.report.soaking import SOAK_METRICS, Soaks, lasted_s, soak_values
 from fleetmark_collector.report.statistics import Pair, Values
-from fleetmark_collector.report.superseded import origin_of, sorted_out
+from fleetmark_collector.report.superseded import origin_of, run_of, sorted_out
 from fleetmark_collector.sinks.base import Reader, Stored
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import LoadRecord
 from fleetmark_protocol.workloads import Workload
-
-TRIAL_METRICS = (
-    "latency_s",
-    "ttft_s",
-    "tpot_s",
-    "prefill_tps",
-    "decode_tps",
-    "cpu_percent_mean",
-    "backend_cpu_percent_mean",
-    "rss_bytes",
-    "pss_bytes",
-    "mem_used_percent_mean",
-    "energy_j",
-    "co2_g",
-    "cost_usd",
-    "eq",
-    "eq_per_token",
-    "model_cached_percent",
-)
-"""Metrics that every usable trial of a cell has its own value of."""
-
-OF_ENERGY = ("energy_j", "co2_g")
-"""Metrics that have no common figure where their energy comes from sources of several classes."""
-
-REPORTED = (
-    *("throughput_tps", *SOAK_METRICS),
-    *("session_latency_s", *TRIAL_METRICS, "load_s", "latency_cold_s"),
-)
-"""All metrics of a cell."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +38,8 @@ class Cell:
         planned: trials planned, warm-ups included; None where only the records are known, and of
             a soak, whose number of trials nobody knows before.
         asked: the workload as it was planned; of several blocks the first.
+        blocks: jobs that its repetitions were split over, as planned.
+        cold_loads: those of the loads that were made for one request alone.
     """
 
     config: Config
@@ -76,11 +52,15 @@ class Cell:
     prompts: frozenset[int]
     planned: int | None
     asked: Workload | None = None
+    blocks: int = 1
+    cold_loads: frozenset[Place] = frozenset()
 
     @property
     def measured(self) -> list[Trial]:
         """The trials that figures are made of; of a soak, those of one that is complete."""
-        found = [trial for trial in self.trials if usable(trial.record) and not trial.record.warmup]
+        found = self._usable()
+        if not all_cold(found):
+            found = [trial for trial in found if not load_included(trial.record)]
         if self.workload_kind != "soak":
             return found
         whole = {id(trial) for trials in self.soaks().values() for trial in trials}
@@ -89,7 +69,12 @@ class Cell:
     @property
     def cold(self) -> bool:
         """Whether each trial has a load of its own; no cell has trials of both kinds."""
-        return any(is_cold(trial.record) for trial in self.measured)
+        return all_cold(self._usable())
+
+    @property
+    def odd(self) -> list[Trial]:
+        """Usable trials that no figure is made of: of a warm cell, with a load in the request."""
+        return [] if self.cold else [one for one in self._usable() if load_included(one.record)]
 
     def values(self, metric: str) -> Values:
         """Return the values that a metric's figure is made of; empty where there are none."""
@@ -104,12 +89,15 @@ class Cell:
             return {
                 Pair((index, 0), 0): load.record.load_s
                 for index, load in enumerate(self.loads)
-                if load.record.load_s is not None and load.record.failure is None
+                if load.record.load_s is not None
+                and load.record.failure is None
+                and place_of(load) not in self.cold_loads
             }
         trials = self.measured
         if metric == "latency_cold_s" and not self.cold:
             # Only the first request after the load is cold: a warm-up, where there is one.
-            trials = [trial for trial in self.trials if usable(trial.record)]
+            warmups = [one for one in self.trials if usable(one.record) and one.record.warmup]
+            trials = [*warmups, *trials]
         if metric in OF_ENERGY and len(energy_sources(trials)) > 1:
             return {}  # a meter and a model do not make a common median
         found = ((place, getattr(trial.record, metric)) for place, trial in self.placed(trials))
@@ -117,14 +105,16 @@ class Cell:
 
     def placed(self, trials: Iterable[Trial] | None = None) -> Iterator[tuple[Pair, Trial]]:
         """Yield trials (those that figures are made of, unless told) with their places."""
-        order = self._order()
+        order, runs = self._order(), self._runs()
         for number, trial in enumerate(self.measured if trials is None else trials):
             record = trial.record
             repetition = -1 - record.repetition if record.warmup else record.repetition
             column = record.prompt_index if record.client is None else record.client
             if record.soak_s is not None:
                 column = number  # a soak asks the same again and again
-            yield Pair((order[origin_of(record.job_id)], repetition), column), trial
+            origin = origin_of(record.job_id)
+            process = runs.get((origin, *run_of(trial)), order[origin])
+            yield Pair((process, repetition), column), trial
 
     def soaks(self, *, complete: bool = True) -> Soaks:
         """Return the soaks, or only those that are not complete: cut short, or under way."""
@@ -149,6 +139,25 @@ class Cell:
         # Repetitions may be counted from 0 in each of two jobs of a cell.
         origins = dict.fromkeys(origin_of(job.key.job_id) for job in self.jobs)
         return {origin: index for index, origin in enumerate(origins)}
+
+    def _runs(self) -> dict[tuple[str, int, int], int]:
+        """Return numbers for the processes of the engine, one an attempt, where they are shared.
+
+        The first of a job has the job's own number, so that blocks of two cells lie side by side.
+        """
+        numbers: dict[tuple[str, int, int], int] = {}
+        if self.cold or self.workload_kind == "soak":
+            return numbers  # each trial has a process of its own, and a soak is a whole
+        order = self._order()
+        for trial in (*self.measured, *self.trials):
+            origin = origin_of(trial.record.job_id)
+            taken = order[origin] in numbers.values()
+            number = len(order) + len(numbers) if taken else order[origin]
+            numbers.setdefault((origin, *run_of(trial)), number)
+        return numbers
+
+    def _usable(self) -> list[Trial]:
+        return [one for one in self.trials if usable(one.record) and not one.record.warmup]
 
     def _sessions(self) -> Values:
         """Sum a session's latencies, where all its prompts have one."""
@@ -213,7 +222,12 @@ def read_cells(
         if record.record.since_attempt is not None:
             key = key_of(record)
             since[key] = max(since.get(key, 0), record.record.since_attempt)
-    counted, superseded = sorted_out(all_trials, lambda trial: since.get(key_of(trial), 0))
+    done = finished(jobs, plan, all_trials)
+    counted, superseded = sorted_out(
+        all_trials,
+        since_attempt=lambda trial: since.get(key_of(trial), 0),
+        finished=lambda trial: (key_of(trial), trial.record.workload) in done,
+    )
     for trial in counted:
         parts[config_of[key_of(trial)], trial.record.workload].trials.append(trial)
     for trial in superseded:
@@ -221,8 +235,9 @@ def read_cells(
     loads_of: dict[Config, list[Stored[LoadRecord]]] = {}
     for load in loads:
         loads_of.setdefault(config_of[key_of(load)], []).append(load)
+    cold_loads = of_cold_trials(loads, all_trials)
     return [
-        _cell(config, workload, part, loads_of.get(config, ()))
+        _cell(config, workload, part, loads_of.get(config, ()), cold_loads)
         for (config, workload), part in parts.items()
     ], jobs
 
@@ -239,7 +254,11 @@ class _Parts:
 
 
 def _cell(
-    config: Config, workload: str, parts: _Parts, loads: Sequence[Stored[LoadRecord]]
+    config: Config,
+    workload: str,
+    parts: _Parts,
+    loads: Sequence[Stored[LoadRecord]],
+    cold_loads: frozenset[Place],
 ) -> Cell:
     shapes, trials = parts.shapes, parts.trials
     prompts = {index for shape in shapes for index in range(len(shape.prompts))}
@@ -257,4 +276,7 @@ def _cell(
         prompts=frozenset(prompts),
         planned=parts.planned if shapes and kind != "soak" else None,
         asked=shapes[0] if shapes else None,
+        # A job and its successor have the same numbers.
+        blocks=max(1, len({shape.first_repetition for shape in shapes})),
+        cold_loads=cold_loads.intersection(map(place_of, loads)),
     )

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleetmark_collector.report.cells import OF_ENERGY, REPORTED, Cell
+from fleetmark_collector.report.cells import Cell
 from fleetmark_collector.report.judged import Trial, energy_sources
+from fleetmark_collector.report.reported import OF_ENERGY, REPORTED
 from fleetmark_collector.report.sameness import tokenized
 from fleetmark_collector.report.statistics import Outcome, Ratio, outcome, ratio
 from fleetmark_protocol.metrics import METRICS

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleetmark_collector.report.jsonform import as_json
-from fleetmark_collector.report.judged import Trial, usable
+from fleetmark_collector.report.judged import Trial
 from fleetmark_collector.report.model import Report
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.records import TrialRecord
@@ -94,19 +94,20 @@ def write_text(path: Path, text: str) -> None:
 
 def _rows(report: Report) -> Iterator[dict[str, object]]:
     for cell in report.cells:
+        counted = {id(trial) for trial in cell.cell.measured}
         for superseded, trials in ((False, cell.cell.trials), (True, cell.cell.superseded)):
             for trial in trials:
-                yield _row(trial, superseded)
+                yield _row(trial, counted=id(trial) in counted, superseded=superseded)
 
 
-def _row(trial: Trial, superseded: bool) -> dict[str, object]:
+def _row(trial: Trial, *, counted: bool, superseded: bool) -> dict[str, object]:
     record = trial.record
     row: dict[str, object] = {
         "fleet": trial.fleet,
         "device": trial.device,
         "epoch": trial.epoch,
         "seq": trial.seq,
-        "counted": usable(record) and not record.warmup and not superseded,
+        "counted": counted,
         "superseded": superseded,
     }
     extra = record.__pydantic_extra__ or {}

@@ -3,8 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from fleetmark_collector.report.cells import REPORTED, Cell
-from fleetmark_collector.report.judged import verdict_of
+from fleetmark_collector.report.cells import Cell
+from fleetmark_collector.report.judged import reasons_of, verdict_of
+from fleetmark_collector.report.reported import REPORTED
 from fleetmark_collector.report.statistics import Estimate, estimate
 from fleetmark_protocol.records import Verdict
 
@@ -20,7 +21,7 @@ SHOWN = ("latency_p95_s", *REPORTED)
 
 @dataclass(frozen=True)
 class Counts:
-    """How a cell's trials came out; `invalid` includes those that failed."""
+    """How a cell's trials came out; `invalid` includes those that failed, and the odd ones."""
 
     valid: int
     suspect: int
@@ -54,12 +55,25 @@ def figures_of(
 def counts_of(cell: Cell) -> Counts:
     """Return how the cell's trials came out."""
     counted = [trial for trial in cell.trials if not trial.record.warmup]
+    odd = cell.odd
     verdicts = Counter(verdict_of(trial.record) for trial in counted)
+    verdicts.subtract(verdict_of(trial.record) for trial in odd)
     return Counts(
         valid=verdicts[Verdict.VALID],
         suspect=verdicts[Verdict.SUSPECT],
-        invalid=verdicts[Verdict.INVALID],
+        invalid=verdicts[Verdict.INVALID] + len(odd),
         warmup=len(cell.trials) - len(counted),
         superseded=len(cell.superseded),
         planned=cell.planned,
     )
+
+
+def reasons_in(cell: Cell) -> tuple[dict[str, int], dict[str, int]]:
+    """Return why trials of a cell were left out, and why others are suspect, counted."""
+    odd = cell.odd
+    ids = {id(trial) for trial in odd}
+    counted = [one for one in cell.trials if not one.record.warmup and id(one) not in ids]
+    left_out = reasons_of(counted, Verdict.INVALID)
+    if odd:
+        left_out["load_included"] = len(odd)
+    return left_out, reasons_of(counted, Verdict.SUSPECT)

@@ -125,6 +125,27 @@ def trials_of(workload: Workload) -> int:
     return workload.warmup + workload.repetitions * asked
 
 
+def finished(
+    jobs: Sequence[Job], plan: Sequence[PlannedJob], trials: Sequence[Stored[TrialRecord]]
+) -> set[tuple[JobKey, str]]:
+    """Return which jobs have asked all of which workloads."""
+    succeeded = {job.key for job in jobs if job.state is JobState.SUCCEEDED}
+    whole = {
+        (job.key, one.name): trials_of(one)
+        for job in plan
+        for one in job.spec.workloads
+        if one.kind != "soak"  # nobody knows how many trials it makes
+    }
+    seen: dict[tuple[JobKey, str], set[str]] = {}
+    for trial in trials:
+        seen.setdefault((key_of(trial), trial.record.workload), set()).add(trial.record.trial_id)
+    return {
+        (key, workload)
+        for (key, workload), ids in seen.items()
+        if key in succeeded or len(ids) >= whole.get((key, workload), len(ids) + 1)
+    }
+
+
 def _origin(key: JobKey) -> JobKey:
     return key._replace(job_id=origin_of(key.job_id))
 

@@ -1,7 +1,7 @@
 """Which trials may enter a figure, and why others may not."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_protocol.records import TrialRecord, Verdict
@@ -22,10 +22,21 @@ def verdict_of(trial: TrialRecord) -> Verdict:
     return Verdict.INVALID if trial.failure is not None else trial.verdict
 
 
-def is_cold(trial: TrialRecord) -> bool:
-    """Whether the engine was started for this trial alone, by the agent or by its own nature."""
-    included = trial.latency_s is None and trial.latency_cold_s is not None
-    return trial.cold or included
+def load_included(trial: TrialRecord) -> bool:
+    """Whether the engine loaded its model within the request, so that the two cannot be told
+    apart."""
+    return trial.latency_s is None and trial.latency_cold_s is not None
+
+
+def all_cold(trials: Sequence[Trial]) -> bool:
+    """Whether an engine was started for each trial alone, by the agent or by its own nature.
+
+    An engine that happened to load its model again within one request (a server that had let go
+    of it) does not make the other trials cold.
+    """
+    return any(trial.record.cold for trial in trials) or (
+        bool(trials) and all(load_included(trial.record) for trial in trials)
+    )
 
 
 def energy_sources(trials: Iterable[Trial]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """How often a cell was measured: repetitions made, what they were to reach, engine processes."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from fleetmark_collector.report.cells import Cell
 from fleetmark_collector.report.figures import latency_of
 from fleetmark_collector.report.labels import percent
 from fleetmark_collector.report.statistics import estimate, min_sessions, sure_of
+from fleetmark_collector.report.superseded import origin_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Repeats:
     Attributes:
         made: repetitions that have a trial in the figures.
         most: repetitions that are made at most; None where the plan is not known.
-        processes: runs of the engine that they come from; in a cold cell each trial has its own.
+        processes: runs of the engine that they come from, one an attempt of a job; in a cold cell
+            each trial has its own.
         target: relative half width that adaptive repetitions were to reach; None without.
         reached: the same as it came out, of the latency that a repetition takes; None where there
             are too few for an interval.
@@ -37,17 +40,16 @@ def repeats_of(cell: Cell, *, confidence: float, seed: int) -> Repeats:
         confidence: of the interval whose half width is told.
         seed: of the resampling.
     """
-    places = [place for place, _ in cell.placed()]
     asked = cell.asked
-    target = asked.adaptive.half_width_percent / 100 if asked and asked.adaptive else None
+    target = _target(cell)
     reached = None
     if target is not None:
         found = estimate(cell.values(latency_of(cell)), confidence=confidence, seed=seed)
         reached = found.relative_half_width if found else None
     return Repeats(
-        made=len({place.session for place in places}),
+        made=len({(origin_of(one.record.job_id), one.record.repetition) for one in cell.measured}),
         most=asked.repetitions if asked and len(cell.jobs) == 1 else None,
-        processes=len({trial.record.job_id for trial in cell.measured}),
+        processes=len({(t.record.job_id, t.record.attempt) for t in cell.measured}),
         target=target,
         reached=reached,
     )
@@ -63,11 +65,40 @@ def repeat_notes(cell: Cell, repeats: Repeats, confidence: float) -> Iterator[st
             else f"±{repeats.reached:.1%} of the latency"
         )
         yield f"{repeats.made} repetitions: {reached}, asked for ±{repeats.target:.1%}"
-    if repeats.processes > 1 and not cell.cold:
-        few = repeats.processes < min_sessions(confidence)
-        sure = sure_of(repeats.processes)
-        doubt = (
-            f"; where these differ more than their repetitions do, the interval is sure to "
-            f"{percent(round(sure, 2))} only, not to {percent(confidence)}"
-        )
-        yield f"{repeats.processes} processes of the engine{doubt if few else ''}"
+    if cell.workload_kind == "soak":
+        soaks = len(cell.soaks())
+        if soaks > 1:
+            yield f"{soaks} soaks{doubt(soaks, 'requests', confidence)}"
+    elif repeats.processes > 1 and not cell.cold:
+        among = doubt(repeats.processes, "repetitions", confidence)
+        yield f"{repeats.processes} processes of the engine{among}"
+
+
+def doubt(count: int, parts: str, confidence: float) -> str:
+    """Return what is to be said of an interval that draws from so few; empty where they suffice.
+
+    Args:
+        count: processes, or soaks.
+        parts: what each of them consists of.
+        confidence: that the interval claims.
+    """
+    if count >= min_sessions(confidence):
+        return ""
+    return (
+        f"; where these differ more than their {parts} do, the interval is sure to "
+        f"{percent(round(sure_of(count), 2))} only, not to {percent(confidence)}"
+    )
+
+
+def _target(cell: Cell) -> float | None:
+    """Return the half width that the campaign file asks for; None without, or where it is lost.
+
+    Each of K blocks is asked for √K times as much, and for 100 % at most.
+    """
+    asked = cell.asked
+    if asked is None or asked.adaptive is None:
+        return None
+    own = asked.adaptive.half_width_percent / 100
+    if cell.blocks == 1:
+        return own
+    return round(own / math.sqrt(cell.blocks), 6) if own < 1 else None

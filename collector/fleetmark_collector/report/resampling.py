@@ -59,7 +59,13 @@ def quantile_of(rows: Any, quantile: float) -> Any:
 
 
 def interval(
-    sides: Sequence[Values], statistic: Statistic, *, confidence: float, seed: int, paired: bool
+    sides: Sequence[Values],
+    statistic: Statistic,
+    *,
+    confidence: float,
+    seed: int,
+    paired: bool,
+    together: bool = False,
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a statistic of one side or two.
 
@@ -67,7 +73,17 @@ def interval(
     them as independent would promise more than was measured. Where a side has sessions of several
     processes, processes are drawn first, then sessions of each: what differs between two starts of
     an engine is in the interval. Percentile, not BCa: the jackknife that BCa leans on fails for
-    medians.
+    medians. Of few sessions such an interval is a little too narrow: at 95 % that of 6 to 20 holds
+    the true median in 92 to 94 of 100 cases.
+
+    Args:
+        sides: one or two.
+        statistic: of resampled grids.
+        confidence: of the interval.
+        seed: of the resampling.
+        paired: whether both sides have the same sessions, to be drawn together.
+        together: whether both sides have the same processes, to be drawn together, though not the
+            same sessions.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -109,7 +125,7 @@ def interval(
     result = bootstrap(
         tuple(np.arange(length) for length in lengths),
         of_rows,
-        paired=paired,
+        paired=paired or (together and nested),
         vectorized=True,
         batch=batch,
         n_resamples=RESAMPLES,

@@ -95,6 +95,7 @@ def _soak(report: CellReport, reader: Reader, *, confidence: float, seed: int) -
             cell.values("burst_tps"),
             confidence=confidence,
             seed=seed,
+            same_processes=True,
         ),
         time_to_throttle_s=next(iter(onset.values()), None),
         told=any(one.told for one in seen)

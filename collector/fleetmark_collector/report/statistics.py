@@ -130,11 +130,26 @@ def estimate(
     )
 
 
-def ratio(over: Values, under: Values, *, confidence: float, seed: int) -> Ratio | None:
+def ratio(
+    over: Values,
+    under: Values,
+    *,
+    confidence: float,
+    seed: int,
+    same_processes: bool = False,
+) -> Ratio | None:
     """Return median(over) / median(under) with its bootstrap interval.
 
     Where both sides were measured at the same places they are resampled together, so that a drift
     that both share (heat, a neighbour) cancels out.
+
+    Args:
+        over: values above the line.
+        under: values below it.
+        confidence: of the interval.
+        seed: of the resampling.
+        same_processes: whether a process is the same one on both sides (the begin and the end of a
+            soak), so that it is drawn on both or on none; its sessions are not the same ones.
 
     Returns:
         None where a side has no values, or where `under` has a value that is not positive.
@@ -153,6 +168,8 @@ def ratio(over: Values, under: Values, *, confidence: float, seed: int) -> Ratio
             confidence=confidence,
             seed=seed,
             paired=paired,
+            together=same_processes
+            and {place.session[0] for place in over} == {place.session[0] for place in under},
         )
     value = float(np.median(list(over.values())) / np.median(list(under.values())))
     return Ratio(value, low, high, paired)

@@ -5,7 +5,7 @@ cut short goes on or begins anew in a later attempt. A trial that was measured t
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from fleetmark_collector.report.judged import Trial
 
@@ -24,31 +24,43 @@ def turn_of(job_id: str) -> int:
 
 
 def sorted_out(
-    trials: Iterable[Trial], since_attempt: Callable[[Trial], int]
+    trials: Sequence[Trial],
+    *,
+    since_attempt: Callable[[Trial], int],
+    finished: Callable[[Trial], bool],
 ) -> tuple[list[Trial], list[Trial]]:
     """Return each trial once, as it was measured last, in order of time, and those replaced.
 
-    Of a soak the latest attempt counts whole: a soak that was cut short is no part of another.
+    Of a soak the latest attempt counts whole: a soak that was cut short is no part of another. Once
+    a successor has asked all of a workload, nothing that was measured of it before counts, whether
+    it was measured again or not.
 
     Args:
         trials: of any jobs.
         since_attempt: tells the attempt from which the trials of a trial's job count.
+        finished: tells whether a trial's job has asked all of the trial's workload.
     """
     best: dict[tuple[object, ...], Trial] = {}
     replaced: list[Trial] = []
     newest: dict[tuple[object, ...], tuple[int, int]] = {}
+    whole_since: dict[tuple[object, ...], int] = {}
+    for trial in trials:
+        if finished(trial):
+            turn, place = turn_of(trial.record.job_id), _workload(trial)
+            whole_since[place] = max(turn, whole_since.get(place, 0))
     for trial in sorted(trials, key=_age):
-        if trial.record.attempt < since_attempt(trial):
+        left = turn_of(trial.record.job_id) < whole_since.get(_workload(trial), 0)
+        if left or trial.record.attempt < since_attempt(trial):
             replaced.append(trial)
             continue
         key = _identity(trial)
         if key in best:
             replaced.append(best.pop(key))
         best[key] = trial
-        newest[_soak(trial)] = _run(trial)
+        newest[_soak(trial)] = run_of(trial)
     counted: list[Trial] = []
     for trial in best.values():
-        whole = trial.record.workload_kind != "soak" or newest[_soak(trial)] == _run(trial)
+        whole = trial.record.workload_kind != "soak" or newest[_soak(trial)] == run_of(trial)
         (counted if whole else replaced).append(trial)
     return sorted(counted, key=_when), replaced
 
@@ -60,18 +72,22 @@ def _identity(trial: Trial) -> tuple[object, ...]:
     return (trial.fleet, trial.device, origin_of(record.job_id), suffix)
 
 
-def _soak(trial: Trial) -> tuple[object, ...]:
+def _workload(trial: Trial) -> tuple[object, ...]:
     record = trial.record
-    origin = origin_of(record.job_id)
-    return (trial.fleet, trial.device, origin, record.workload, record.warmup, record.repetition)
+    return (trial.fleet, trial.device, origin_of(record.job_id), record.workload)
 
 
-def _run(trial: Trial) -> tuple[int, int]:
+def _soak(trial: Trial) -> tuple[object, ...]:
+    return (*_workload(trial), trial.record.warmup, trial.record.repetition)
+
+
+def run_of(trial: Trial) -> tuple[int, int]:
+    """Return which run of the engine of its job's place a trial is of: turn and attempt."""
     return (turn_of(trial.record.job_id), trial.record.attempt)
 
 
 def _age(trial: Trial) -> tuple[int, int, int, int]:
-    return (*_run(trial), trial.record.time_ns, trial.seq)
+    return (*run_of(trial), trial.record.time_ns, trial.seq)
 
 
 def _when(trial: Trial) -> tuple[int, str]:

@@ -38,6 +38,9 @@ RESOURCES = (
     "co2_g",
 )
 
+NARROW_TO = 20
+"""Repetitions up to which a resampled interval of a median is known to be too narrow."""
+
 SIGNS = {
     Outcome.BETTER: ("▲", "green"),
     Outcome.WORSE: ("▼", "red"),
@@ -110,6 +113,12 @@ def legend(report: Report) -> Iterator[str]:
         f"Medians; ± is half of the {percent(report.confidence)} interval. V/S/I: trials valid, "
         "suspect (counted, with the reason below), invalid (left out)."
     )
+    figures = [cell.figures.get(cell.headline) for cell in report.cells]
+    if any(one and one.low is not None and one.sessions <= NARROW_TO for one in figures):
+        yield (
+            f"Intervals of 6 to {NARROW_TO} repetitions are a little too narrow: at 95% they hold "
+            "the true median in about 93 of 100 cases."
+        )
     alone = [c for c in report.cells if c.repeats.processes == 1 and not c.cell.cold]
     if alone:
         which = "A warm cell" if len(alone) == len(report.cells) else "A warm cell of one job"
@@ -119,8 +128,8 @@ def legend(report: Report) -> Iterator[str]:
         )
     if len(alone) < len(report.cells) and any(c.repeats.processes > 1 for c in report.cells):
         yield (
-            "Where a cell was measured in several jobs, intervals resample these processes, then "
-            "the repetitions of each."
+            "Where a cell was measured in several jobs or attempts, intervals resample these "
+            "processes, then the repetitions of each."
         )
     if report.baseline is not None:
         yield f"Speed-up against {report.baseline}: {signs}."

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fleetmark_collector.report.findings import gain_text, with_interval
 from fleetmark_collector.report.model import Finding
+from fleetmark_collector.report.repeats import doubt
 from fleetmark_collector.report.series import Line, Series
 from fleetmark_collector.report.soaks import Soak
 from fleetmark_collector.report.statistics import Outcome, outcome
@@ -19,12 +20,15 @@ def series_findings(series: Sequence[Series]) -> Iterator[Finding]:
                 yield Finding(one.name, line.device, f"{line.short}: {text}.")
 
 
-def soak_findings(soaks: Sequence[Soak]) -> Iterator[Finding]:
+def soak_findings(soaks: Sequence[Soak], *, confidence: float) -> Iterator[Finding]:
     """Yield what each complete soak shows."""
     for soak in soaks:
         text = _soak(soak)
         if text is not None:
             where = soak.cell.cell
+            if soak.complete > 1:
+                unsure = doubt(soak.complete, "requests", confidence)
+                text += f"; {soak.complete} soaks{unsure}" if unsure else ""
             yield Finding(where.workload, where.config.device, f"{soak.cell.short}: {text}.")
 
 

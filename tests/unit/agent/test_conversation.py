@@ -1,19 +1,25 @@
 """What a device says and when, without a broker: the clock and the connection are the test's."""
 
 import random
+import threading
+import time
 import uuid
+from contextlib import ExitStack
 
 import pytest
 
 from fakes.fake_time import FakeTime
+from fleetmark_agent import hush
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.conversation import TELEMETRY_DELAY_S, Conversation
 from fleetmark_agent.database import Database
 from fleetmark_agent.inventory import hardware, make_inventory
 from fleetmark_agent.outbox import Outbox
 from fleetmark_agent.resend import ACK_TIMEOUT_S
+from fleetmark_agent.wishes import MAX_WAITING, RETRY_S
 from fleetmark_protocol import codec, topics
-from fleetmark_protocol.messages import Ack, Status
+from fleetmark_protocol.errors import OutboxFull
+from fleetmark_protocol.messages import Ack, Assignment, Inventory, Status
 from fleetmark_protocol.records import EventRecord, TelemetryRecord
 
 BOOT = str(uuid.uuid4())
@@ -29,21 +35,44 @@ class Device:
         self.said = []
         self.wakes = 0
         self.watched = []
+        self.taken = []
+        self.room = True
         self.talk = Conversation(
             self.settings,
             self.outbox,
             Status(online=True, boot_id=BOOT, agent_version="1", started_ns=1),
             publish=self._publish,
             wake=self._wake,
-            on_assignment=lambda assignment: None,
-            on_withdrawn=lambda job_id: None,
+            on_assignment=lambda one: self._take(one.job.job_id, one.desired),
+            on_withdrawn=lambda job_id: self._take(job_id, "withdrawn"),
             rng=random.Random(1),
             watcher=self,
             clock_s=self.time,
+            wall_ns=lambda: 7,
         )
 
     def _publish(self, topic, payload, *, retain):
         self.said.append((topics.parse(topic).channel, payload, retain))
+
+    def _take(self, job_id, wish):
+        if not self.room:
+            raise OutboxFull("the disk is full")
+        self.taken.append((job_id, wish))
+
+    def wish(self, number, desired=None):
+        """Have the centre assign a job, or withdraw it."""
+        job_id = f"c.d1.{number:03d}"
+        job = {
+            "job_id": job_id,
+            "campaign_id": "c",
+            "backend": "xllamacpp",
+            "model": {"name": "m", "ref": "path:m.gguf"},
+            "workloads": [{"name": "w", "kind": "single", "prompts": ["p"]}],
+        }
+        payload = b""
+        if desired is not None:
+            payload = codec.encode(Assignment.model_validate({"desired": desired, "job": job}))
+        self.talk.received(topics.topic("f", "d1", "jobs", job_id), payload)
 
     def _wake(self):
         self.wakes += 1
@@ -95,6 +124,8 @@ def test_it_greets_with_its_birth_then_its_inventory_and_both_are_retained(devic
         ("inventory", True),
     ]
     assert codec.decode(Status, device.said[0][1]).online
+    # The centre compares each inventory with its own books once.
+    assert codec.decode(Inventory, device.said[1][1]).time_ns == 7
     topic, will = device.talk.will()
     assert (topic, codec.decode(Status, will).online) == ("fleetmark/v1/f/d1/status", False)
 
@@ -143,6 +174,117 @@ def test_nothing_is_sent_inside_a_held_window_and_at_once_after_it(device):
     assert device.talk.urgent
     device.talk.turn()
     assert device.batches() == [[1, 2]]
+
+
+def test_what_was_about_to_go_as_a_window_began_goes_at_once_after_it(device, monkeypatch):
+    device.talk.greet()
+    device.event()
+    batch, window = device.outbox.batch, ExitStack()
+
+    def late(*args):
+        items = batch(*args)
+        window.enter_context(device.talk.hold())
+        return items
+
+    with monkeypatch.context() as patched:
+        patched.setattr(device.outbox, "batch", late)
+        device.talk.turn()
+    assert device.batches() == []
+    assert device.watched == []
+    window.close()
+    assert device.talk.urgent
+    device.talk.turn()
+    assert device.batches() == [[1]]
+
+
+def test_not_one_of_many_windows_has_a_record_sent_inside(device, monkeypatch):
+    monkeypatch.setattr(hush, "WAIT_S", 60)
+    held, over, inside = threading.Event(), threading.Event(), []
+
+    def watched(topic, payload, *, retain):
+        inside.append(held.is_set())
+        device.outbox.backlog()
+        inside.append(held.is_set())
+
+    monkeypatch.setattr(device.talk, "_publish", watched)
+
+    def send():
+        while not over.is_set():
+            device.talk.turn()
+
+    device.talk.greet()
+    sender = threading.Thread(target=send)
+    sender.start()
+    for _ in range(60):
+        seq = device.event()
+        with device.talk.hold():
+            held.set()
+            device.outbox.batch(1, 1)
+            held.clear()
+        while ("sent", [seq]) not in device.watched:
+            time.sleep(0.001)
+        device.ack(seq)
+    over.set()
+    sender.join()
+    assert len(inside) >= 120
+    assert not any(inside)
+
+
+def test_a_window_begins_when_what_is_being_sent_is_out(device, monkeypatch):
+    monkeypatch.setattr(hush, "WAIT_S", 60)
+    stuck, go, order = threading.Event(), threading.Event(), []
+
+    def publish(*_, **__):
+        stuck.set()
+        go.wait(60)
+        order.append("sent")
+
+    def measure():
+        with device.talk.hold():
+            order.append("window")
+
+    device.talk.greet()
+    device.event()
+    monkeypatch.setattr(device.talk, "_publish", publish)
+    threads = [threading.Thread(target=one) for one in (device.talk.turn, measure)]
+    threads[0].start()
+    stuck.wait(60)
+    threads[1].start()
+    threads[1].join(0.05)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["sent", "window"]
+
+
+def test_a_window_does_not_wait_for_ever_for_what_is_being_sent(device, monkeypatch):
+    monkeypatch.setattr(hush, "WAIT_S", 0.01)
+    stuck, go = threading.Event(), threading.Event()
+    device.talk.greet()
+    device.event()
+    monkeypatch.setattr(device.talk, "_publish", lambda *_, **__: stuck.set() or go.wait(60))
+    sender = threading.Thread(target=device.talk.turn)
+    sender.start()
+    stuck.wait(60)
+    with device.talk.hold():
+        assert sender.is_alive()
+        go.set()
+        sender.join()
+
+
+def test_an_ack_that_comes_inside_a_window_is_taken_after_it(device):
+    device.talk.greet()
+    device.event()
+    device.talk.turn()
+    with device.talk.hold():
+        device.ack(1)
+        device.talk.turn()
+        assert device.outbox.backlog().records == 1
+    device.time.now_s += 2 * ACK_TIMEOUT_S
+    assert device.talk.urgent
+    device.talk.turn()
+    assert device.outbox.backlog().records == 0
+    assert device.batches() == [[1]], "what was confirmed in time is not sent again"
 
 
 def test_what_is_not_acknowledged_goes_again_when_it_is_late_and_not_before(device):
@@ -221,3 +363,48 @@ def test_what_cannot_be_understood_breaks_nothing_and_frees_nothing(device, topi
     assert device.outbox.backlog().records == 1
     assert device.watched == []
     assert "message_refused" in capsys.readouterr().err
+
+
+def test_what_the_disk_cannot_take_of_the_centres_wishes_is_tried_again(device, capsys):
+    device.room = False
+    device.wish(1, "run")
+    device.wish(2, "run")
+    device.wish(2, "cancel")
+    device.wish(3, "run")
+    device.wish(3)
+    device.talk.turn()
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    assert device.taken == []
+    assert capsys.readouterr().err.count("message_waits_for_disk") == 3
+    device.room = True
+    device.talk.turn()
+    assert device.taken == [], "not more often than every few seconds"
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    newest = [("c.d1.001", "run"), ("c.d1.002", "cancel"), ("c.d1.003", "withdrawn")]
+    assert device.taken == newest
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    assert device.taken == newest
+
+
+def test_what_was_taken_meanwhile_is_not_followed_by_something_older(device):
+    device.room = False
+    device.wish(1, "run")
+    device.room = True
+    device.wish(1, "cancel")
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    assert device.taken == [("c.d1.001", "cancel")]
+
+
+def test_only_so_many_wishes_wait_and_of_the_others_the_log_tells(device, capsys):
+    device.room = False
+    for number in range(MAX_WAITING + 1):
+        device.wish(number)
+    assert capsys.readouterr().err.count("message_refused") == 1
+    device.room = True
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    assert len(device.taken) == MAX_WAITING

@@ -29,6 +29,7 @@ class Bench:
     def __init__(self, job, attempt=1, past=None):
         self.course = Course(job, attempt, past or Past())
         self.now_s = 0.0
+        self.prepares_s = 0.0
         self.asked = []
         self.soak_s = []
         self.done = set(past.done if past else ())
@@ -41,7 +42,9 @@ class Bench:
         self.endings += self.course.endings()
         if asked is None:
             return None
-        self.soak_s.append(self.course.begin(self.now_s))
+        self.course.begin(self.now_s)
+        self.now_s += self.prepares_s
+        self.soak_s.append(self.course.opened(self.now_s))
         self.now_s += latency_s
         latencies = [None if failed else latency_s] * len(asked.trials)
         for outcome in self.course.took(asked, latencies, self.now_s, failed=failed):
@@ -254,6 +257,13 @@ def test_a_soaks_time_begins_with_its_first_request_each_time():
     ran.run([100.0, 4.0, 4.0, 4.0, 10.0])
     assert ran.ids == ["w.0.0", "heat.0.a1.0", "heat.0.a1.1", "heat.0.a1.2", "heat.1.a1.0"]
     assert ran.soak_s == [None, 0, 4, 8, 0]
+
+
+def test_a_soaks_time_counts_from_when_its_requests_really_begin():
+    bench = Bench(spec(SOAK))
+    bench.prepares_s = 0.5
+    bench.run([2.0] * 3)
+    assert bench.soak_s[:3] == [0.0, 2.5, 5.0]
 
 
 def test_a_soak_that_was_cut_short_begins_anew_under_other_ids():

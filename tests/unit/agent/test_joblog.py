@@ -152,6 +152,32 @@ def test_only_the_newest_ended_jobs_are_remembered(joblog):
     assert joblog.accept(spec(0)).attempts_heard == 0
 
 
+def test_the_job_that_runs_is_known_however_many_have_ended_before(joblog):
+    for number in range(KEPT_TERMINAL_JOBS + 1):
+        joblog.accept(spec(number))
+        joblog.begin(spec(number).job_id)
+        if number:
+            joblog.end(final(spec(number)))
+    joblog.accept(spec(KEPT_TERMINAL_JOBS + 1))
+    known = {one.job_id: one.state for one in joblog.known()}
+    assert len(known) == KEPT_TERMINAL_JOBS + 2
+    assert known["c.d.000"] is JobState.IN_PROGRESS
+    assert known[f"c.d.{KEPT_TERMINAL_JOBS + 1}"] is JobState.QUEUED
+
+
+def test_what_has_ended_is_not_read_where_only_open_jobs_are_asked_for(joblog, monkeypatch):
+    for number in range(3):
+        joblog.accept(spec(number))
+    joblog.begin("c.d.001")
+    joblog.end(final(spec(1)))
+    read = []
+    parse = JobSpec.model_validate_json
+    monkeypatch.setattr(
+        JobSpec, "model_validate_json", lambda text: read.append(text) or parse(text)
+    )
+    assert len(joblog.open_jobs()) == len(read) == 2
+
+
 def test_what_is_known_of_a_job_names_the_centre_that_gave_it(joblog):
     joblog.accept(spec(0).model_copy(update={"centre": "here"}))
     joblog.accept(spec(1))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleetmark_agent.rounds import round_fields, round_s, rounds
+from fleetmark_agent.rounds import incomplete, round_fields, round_s, rounds
 from fleetmark_agent.trials import plan
 from fleetmark_protocol.messages import JobSpec
 
@@ -82,13 +82,21 @@ def answer(start_s, end_s, tokens, *, counted=True):
 def test_throughput_is_all_tokens_over_the_time_from_the_first_start_to_the_last_end():
     answers = [answer(1.0, 4.0, 30), answer(1.5, 3.5, 20, counted=False), answer(1.2, 6.0, 50)]
     assert round_s(answers) == pytest.approx(5.0)
-    assert round_fields(answers) == {"throughput_tps": pytest.approx(20.0)}
+    rate = round_fields(answers, 20, ignore_eos=True)
+    assert rate == {"throughput_tps": pytest.approx(20.0)}
 
 
 def test_a_round_in_which_a_client_failed_has_no_rate():
-    assert round_fields([answer(1.0, 4.0, 30), {}]) == {}
+    assert round_fields([answer(1.0, 4.0, 30), {}], 30, ignore_eos=True) == {}
     assert round_s([{}, {}]) is None
 
 
 def test_a_round_that_took_no_time_has_no_rate():
-    assert round_fields([answer(1.0, 1.0, 3)]) == {}
+    assert round_fields([answer(1.0, 1.0, 3)], 3, ignore_eos=True) == {}
+
+
+def test_a_round_in_which_a_client_stopped_early_has_no_rate_unless_it_might():
+    answers = [answer(1.0, 4.0, 30), answer(1.0, 2.0, 5)]
+    assert round_fields(answers, 30, ignore_eos=True) == {}
+    assert round_fields(answers, 30, ignore_eos=False) != {}
+    assert incomplete({}, 30, ignore_eos=False)

@@ -252,6 +252,9 @@ class TestWindow:
         assert bench.sampler.close_window().throttled_change == (0, 0)
         bench.open()
         bench.sample(throttled=1)
+        assert bench.sampler.close_window().throttled_change == (0, 1)
+        bench.open()
+        bench.sample(throttled=1)
         bench.sample(throttled=0)
         window = bench.sampler.close_window()
         assert window.throttled_change == (0, 1)
@@ -263,6 +266,14 @@ class TestWindow:
         bench.sample(**bench.values)
         window = bench.sampler.close_window()
         assert window.throttled_change == (0x8, 0x8)
+        assert window.throttled_throughout is True
+
+    def test_an_alarm_that_was_there_before_and_stays_is_no_change(self, bench):
+        bench.values = {"throttled": 1}
+        bench.open()
+        bench.sample(throttled=1)
+        window = bench.sampler.close_window()
+        assert window.throttled_change == (1, 1)
         assert window.throttled_throughout is True
 
     def test_a_machine_that_does_not_say_is_not_taken_for_a_cool_one(self, bench):

@@ -102,6 +102,17 @@ def test_time_in_which_nothing_was_sent_is_not_made_up_for():
     assert sum(one < START_NS + 3660 * S for one in sent[1:]) == 60
 
 
+def test_a_clock_that_is_put_back_stops_nothing():
+    rollout, later = Rollout(jobs_per_minute=2), [START_NS + 3600 * S, START_NS + 3630 * S]
+    sent = list(later)
+    for second in range(120):
+        now = START_NS + second * S
+        sent += [now] * rollout.due(sent, 0, now)
+    assert sent[2:] == [START_NS + second * S for second in (0, 30, 60, 90)]
+    assert rollout.next_ns(later, 0, START_NS) is None
+    assert rollout.next_ns(sent, 0, now) == START_NS + 120 * S
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -181,6 +192,14 @@ def test_a_zone_that_is_not_there_is_refused_with_the_nearest():
 def test_the_longest_opening_is_told():
     windows = Windows(times=["20:00-21:00", "22:00-06:00"], time_zone="UTC")
     assert windows.longest_s(windows.zone_of(None).info, START_NS) == 8 * 3600
+
+
+def test_in_the_middle_of_a_weekly_window_its_whole_length_is_told():
+    monday_noon = START_NS // (7 * 86400 * S) * (7 * 86400 * S) + (4 * 24 + 12) * 3600 * S
+    windows = Windows(times="08:00-20:00", days="mon", time_zone="UTC")
+    zone = windows.zone_of(None).info
+    assert windows.stretch(zone, monday_noon) == (monday_noon, monday_noon + 8 * 3600 * S)
+    assert windows.longest_s(zone, monday_noon) == 12 * 3600
 
 
 def test_a_policy_is_the_same_when_it_is_read_back():

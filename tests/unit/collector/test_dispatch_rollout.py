@@ -3,6 +3,7 @@
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, FakeDevice, FakeWorld, S
+from fleetmark_collector.campaigns.patience import PATIENCE
 from fleetmark_collector.campaigns.tables import CampaignState
 from fleetmark_protocol.jobs import JobState
 
@@ -152,3 +153,41 @@ def test_a_device_that_is_done_frees_its_place_while_its_trials_are_on_their_way
     world.dispatcher.tick()
     assert not world.jobs()["pi-00.001"].state.terminal
     assert sent(world) == ["pi-00", "pi-01"]
+
+
+def test_a_device_that_vanishes_before_it_begins_frees_its_place(make_world):
+    devices = fleet(3)
+    world = make_world(*devices)
+    world.submit(text=f"{ONE_JOB}rollout: {{devices_at_once: 1}}\n")
+    world.dispatcher.tick()
+    devices[0].online = False
+    devices[0].known.clear()  # it never heard of it
+    for _ in range(int(PATIENCE.cancel_offline_s)):
+        world.step()
+    assert sent(world) == ["pi-00"], "it may be away for a moment only"
+    for _ in range(15):
+        world.step()
+    assert sent(world) == ["pi-01", "pi-02"]
+    assert world.retained == {}
+    world.come_online(devices[0])
+    for _ in range(10):
+        world.step()
+    assert world.campaign().state is CampaignState.SUCCEEDED
+    assert len(world.jobs()) == 3
+
+
+def test_a_job_that_began_unheard_on_a_device_that_vanished_ends_once_it_is_back(make_world):
+    devices = fleet(2)
+    world = make_world(*devices)
+    world.submit(text=f"{ONE_JOB}rollout: {{devices_at_once: 1}}\n")
+    world.dispatcher.tick()
+    devices[0].online = False
+    world.now_ns += 100 * S
+    world.dispatcher.tick()
+    assert world.jobs()["pi-00.001"].assigned_ns is None
+    devices[0].work()
+    world.come_online(devices[0])
+    for _ in range(15):
+        world.step()
+    assert world.campaign().state is CampaignState.SUCCEEDED
+    assert devices[0].started == ["c1.pi-00.001"]

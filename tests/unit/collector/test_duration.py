@@ -3,7 +3,7 @@
 import pytest
 
 from fleetmark_collector.campaigns.duration import DISPATCH_S, job_time
-from fleetmark_collector.campaigns.history import Pace
+from fleetmark_collector.campaigns.pace import Pace
 from fleetmark_protocol.messages import JobSpec, ModelSpec, Options
 from fleetmark_protocol.workloads import Adaptive, Workload
 
@@ -114,3 +114,10 @@ def test_a_prompt_that_was_counted_is_not_guessed():
     digest = hashlib.sha256(PROMPT.encode()).hexdigest()
     counted = {("tiny", digest): 110}
     assert likely(work(), counted=counted.items()) == pytest.approx(likely(work()) + 5 * 100 * 0.1)
+
+
+def test_a_cold_start_takes_the_load_of_cold_starts_and_a_warm_engine_its_own():
+    pace = Pace(**{**PACE.__dict__, "cold_load_s": PACE.load_s + 10})
+    cold, warm = (work(kind, warmup=0, repetitions=3) for kind in ("coldstart", "single"))
+    assert likely(cold, pace=pace) - likely(cold) == pytest.approx(30)
+    assert likely(warm, pace=pace) == likely(warm)

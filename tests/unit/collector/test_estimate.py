@@ -4,7 +4,8 @@ import pytest
 
 from fakes.fake_fleet import CAMPAIGN, FakeDevice, make_campaign, make_inventory
 from fleetmark_collector.campaigns.estimate import WIDTH, Basis, estimate_plan
-from fleetmark_collector.campaigns.history import History, Pace
+from fleetmark_collector.campaigns.history import History
+from fleetmark_collector.campaigns.pace import Pace
 from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_protocol.messages import BackendInfo, Hardware, ModelInfo
 

@@ -1,6 +1,8 @@
 """Schedules over a real state file: what is started when, and what becomes of the rest."""
 
+import errno
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_collector.campaigns.recurrence import NS, moment
 from fleetmark_collector.campaigns.schedules import RUNS_KEPT
 from fleetmark_collector.campaigns.tables import CampaignState
+from fleetmark_collector.sqlitefile import connect
 from fleetmark_protocol.errors import ConfigError, StoreUnavailable
 from schedules import UTC, Centre
 
@@ -193,3 +196,25 @@ def test_trouble_with_schedules_does_not_stop_the_dispatcher():
     with pytest.raises(StoreUnavailable):
         Together(dispatcher, Part(StoreUnavailable("locked"))).tick()
     assert dispatcher.ticks == 1
+
+
+def test_a_schedule_that_this_version_cannot_read_does_not_stop_the_others(world, caplog):
+    world.add("nightly")
+    world.add("of-the-future")
+    with closing(connect(world.file, "rwc")) as db:
+        db.execute("UPDATE schedules SET keys = '{}', next_ns = 1 WHERE name = 'of-the-future'")
+    world.at("2026-12-02T02:00:00")
+    world.at("2026-12-02T02:00:01")
+    assert world.started == ["sizes-20261202-020000"]
+    (told,) = [one for one in caplog.records if one.getMessage().startswith("left_out")]
+    assert "schedule of-the-future" in told.values["reason"]
+
+
+def test_starting_a_campaign_needs_no_room_for_temporary_files(world, monkeypatch):
+    def full(*args, **fields):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    world.add()
+    world.at("2026-12-02T02:00:00")
+    assert world.started == ["sizes-20261202-020000"]

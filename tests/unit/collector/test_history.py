@@ -251,3 +251,12 @@ def test_a_request_that_was_made_before_is_not_reckoned_from_those_of_other_size
     assert (pace.low, pace.high) == pytest.approx((1.0, 1.0))
     # What nobody asked goes by the rates.
     assert pace.trial_s(128, 20) == pytest.approx(128 * 0.1 + 2.0)
+
+
+def test_loads_of_cold_starts_are_kept_apart_from_the_one_that_a_warm_engine_needs(past):
+    records = [load(1, 2.0), *(request(3 * n, n) for n in range(1, 4))]
+    for number in range(4, 7):
+        records += [load(10 * number, 8.0), request(10 * number + 8, number, cold=True)]
+    past.ran("c1", records)
+    (pace,) = past.history().paces.values()
+    assert (pace.load_s, pace.cold_load_s) == (2.0, 8.0)

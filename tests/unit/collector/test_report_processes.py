@@ -6,10 +6,15 @@ import pytest
 
 from fakes.fake_campaign import CAMPAIGN, FakeJob, store
 from fakes.fake_workloads import coldstarts, planned, workload
+from fleetmark_collector.campaigns.blocks import split
+from fleetmark_collector.campaigns.cells import Cell as CampaignCell
 from fleetmark_collector.report.build import build_report
 from fleetmark_collector.report.statistics import Pair, estimate, min_sessions, ratio, sure_of
 from fleetmark_collector.report.tables import cell_notes, legend
+from fleetmark_protocol.messages import ModelSpec
 from fleetmark_protocol.workloads import Adaptive
+
+MODEL = ModelSpec(name="tiny", ref="path:tiny.gguf")
 
 
 def values(processes, sessions, *, between=0.0, within=0.01, seed=0, slow=1.0, drift=0.0):
@@ -169,3 +174,71 @@ def test_another_quantile_than_the_median_can_be_estimated():
     many = estimate(values(1, 80), confidence=0.95, seed=0, quantile=0.95)
     assert few.low is None
     assert 1.0 < many.low <= many.median <= many.high <= 1.01
+
+
+def test_each_attempt_of_a_job_is_a_process_of_the_engine(tmp_path):
+    job = FakeJob()
+    for repetition in range(8):
+        job.trial("single", repetition, attempt=1 if repetition < 5 else 2)
+    (cell,) = build(tmp_path, job).cells
+    assert (cell.repeats.made, cell.repeats.processes) == (8, 2)
+    assert cell.figures["latency_s"].processes == 2
+
+
+def test_a_session_that_an_interruption_cut_in_two_has_no_length(tmp_path):
+    job = FakeJob()
+    for repetition in range(2):
+        for prompt in range(2):
+            job.trial("multi", repetition, prompt, attempt=1 + repetition * prompt)
+    (cell,) = build(tmp_path, job).cells
+    assert (cell.figures["session_latency_s"].count, cell.figures["latency_s"].count) == (1, 4)
+    assert cell.repeats.made == 2
+
+
+def test_blocks_of_which_one_began_in_a_second_attempt_are_still_held_side_by_side(tmp_path):
+    fast, slow = blocks(3), blocks(3, quantization="Q8_0")
+    for number, job in enumerate(slow):
+        job.number = 10 + number
+        job.records[:] = [
+            one.model_copy(update={"job_id": job.job_id, "attempt": 1 + number % 2})
+            for one in job.records
+        ]
+    report = build(tmp_path, *fast, *slow)
+    (versus,) = [cell.versus for cell in report.cells if cell.versus is not None]
+    assert versus.comparisons["latency_s"].gain.paired
+
+
+@pytest.mark.parametrize(("asked_percent", "target"), [(5, 0.05), (80, None)])
+def test_of_blocks_the_target_of_the_file_is_told_and_not_that_of_a_block(
+    tmp_path, asked_percent, target
+):
+    whole = workload(
+        "single",
+        "single",
+        repetitions=24,
+        adaptive=Adaptive(half_width_percent=asked_percent, min=3),
+    )
+    parts = split(CampaignCell("xllamacpp", MODEL, {}, (whole,)), 4)
+    jobs = blocks(4)
+    plan = [planned(job, *part.workloads) for job, part in zip(jobs, parts, strict=True)]
+    (cell,) = build(tmp_path, *jobs, plan=plan).cells
+    assert cell.repeats.target == target
+
+
+def test_the_legend_says_that_intervals_of_few_repetitions_are_a_little_narrow(tmp_path):
+    for name in ("few", "enough", "none"):
+        (tmp_path / name).mkdir()
+    words = "in about 93 of 100 cases"
+    assert words in legend_of(build(tmp_path / "few", *blocks(1, 8)))
+    assert words not in legend_of(build(tmp_path / "enough", *blocks(1, 21)))
+    assert words not in legend_of(build(tmp_path / "none", *blocks(1, 5)))
+
+
+def test_processes_that_are_the_same_ones_are_drawn_on_both_sides_together():
+    # Soaks differ much from one another, and each keeps the same share of its own speed.
+    over = {Pair((soak, n), 0): 0.8 * (1 + soak) for soak in range(6) for n in range(9)}
+    under = {Pair((soak, n), 0): 1.0 + soak for soak in range(6) for n in range(9, 12)}
+    same = ratio(over, under, confidence=0.95, seed=0, same_processes=True)
+    apart = ratio(over, under, confidence=0.95, seed=0)
+    assert (same.low, same.high, same.paired) == (pytest.approx(0.8), pytest.approx(0.8), False)
+    assert apart.high - apart.low > 0.5

@@ -6,6 +6,7 @@ from fakes.fake_campaign import CAMPAIGN, FakeJob, stored
 from fakes.fake_workloads import done, heat, planned, soak, workload
 from fleetmark_collector.report.build import build_report
 from fleetmark_collector.report.sheets import sheets_of
+from fleetmark_collector.report.tables import cell_notes
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.sqlite import SqliteReader, SqliteSink
 from fleetmark_protocol.jobs import JobState
@@ -159,3 +160,23 @@ def test_requests_of_a_soak_are_each_a_value_though_they_ask_the_same(tmp_path):
     report = build(tmp_path, done(soak(FakeJob())))
     figure = report.cells[0].figures["decode_tps"]
     assert (figure.count, figure.sessions, figure.low) == (90, 1, None)
+
+
+@pytest.mark.parametrize(("soaks", "doubtful"), [(2, True), (6, False)])
+def test_few_soaks_say_how_sure_their_intervals_are(tmp_path, soaks, doubtful):
+    job = FakeJob()
+    for repetition in range(soaks):
+        soak(job, repetition=repetition)
+    report = build(tmp_path, done(job))
+    (note,) = [one for one in cell_notes(report.cells[0], 0.95) if "soaks" in one]
+    words = "more than their requests do, the interval is sure to 50% only, not to 95%"
+    assert note.startswith(f"{soaks} soaks")
+    assert (words in note, words in told(report)) == (doubtful, doubtful)
+
+
+def test_what_a_soak_kept_is_drawn_of_the_same_soaks(tmp_path):
+    # One is twice as fast as the other; both lose a fifth.
+    job = soak(FakeJob())
+    soak(job, repetition=1, fast=40.0, slow=32.0)
+    (one,) = build(tmp_path, done(job)).soaks
+    assert 0.78 < one.kept.low <= 0.8 <= one.kept.high < 0.82

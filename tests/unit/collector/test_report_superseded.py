@@ -105,3 +105,27 @@ def test_a_soak_that_was_cut_short_is_no_part_of_the_one_that_was_made_instead(t
     assert {trial.record.attempt for trial in cell.trials} == {2}
     assert len(cell.superseded) == 70
     assert max(cell.values("burst_tps").values()) < 99
+
+
+@pytest.mark.parametrize("known", ["its job succeeded", "all that was planned is there"])
+def test_what_a_failed_job_left_over_counts_no_more_once_its_successor_is_through(tmp_path, known):
+    first = FakeJob().trial("single", 0, latency_s=9.0).trial("single", 1, latency_s=9.1)
+    second = Successor().trial("single", 0, latency_s=1.0)
+    plan = []
+    if known == "its job succeeded":
+        second.job(JobState.SUCCEEDED)
+    else:
+        asked = workload("single", "single", repetitions=1, warmup=0)
+        plan = [planned(job, asked) for job in (first, second)]
+    (cell,), _ = read(tmp_path, first, second, plan=plan)
+    assert list(cell.values("latency_s").values()) == [1.0]
+    assert len(cell.superseded) == 2
+
+
+def test_what_is_left_of_another_workload_counts_until_that_one_is_through_too(tmp_path):
+    shapes = [workload(name, "single", repetitions=1, warmup=0) for name in ("one", "two")]
+    first = FakeJob().trial("one", 0).trial("one", 1).trial("two", 0)
+    second = Successor().trial("one", 0)
+    plan = [planned(job, *shapes) for job in (first, second)]
+    cells, _ = read(tmp_path, first, second, plan=plan)
+    assert {cell.workload: len(cell.trials) for cell in cells} == {"one": 1, "two": 1}

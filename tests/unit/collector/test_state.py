@@ -208,3 +208,17 @@ def test_of_several_processes_exactly_one_sends_each_job(tmp_path):
         won = [rival.communicate(timeout=60)[0].split() for rival in rivals]
     assert [rival.returncode for rival in rivals] == [0, 0, 0]
     assert sorted(job for some in won for job in some) == sorted(ids)
+
+
+def test_jobs_are_read_again_once_anybody_has_changed_the_file(store, tmp_path, monkeypatch):
+    asked, rows = [], store.file.rows
+    monkeypatch.setattr(store.file, "rows", lambda *args: asked.append(args) or rows(*args))
+    assert store.jobs("c1") == store.jobs("c1")
+    assert len(asked) == 1
+    other = CampaignStore(tmp_path / "state.db")
+    assert other.assign("c1.pi.001")
+    assert store.jobs("c1")[0].assigned_ns is not None
+    assert store.assign("c1.pi.002")
+    assert store.jobs("c1")[1].assigned_ns is not None
+    assert len(asked) == 3
+    other.close()

@@ -1,0 +1,63 @@
+"""Keeps what is wrong with one campaign or schedule from the others, and says it once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from fleetmark_protocol import logs
+from fleetmark_protocol.errors import StoreError, StoreUnavailable
+
+_MOST = 1000
+"""Troubles that are remembered as told."""
+
+
+class Apart:
+    """Used by one thread."""
+
+    def __init__(self, component: str) -> None:
+        """Nothing is told yet.
+
+        Args:
+            component: in whose name.
+        """
+        self._log = logs.get(component)
+        self._told: set[str] = set()
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """Leave the rest of a block out where something stored in it cannot be read.
+
+        Raises:
+            StoreUnavailable: nothing can be read now; that is no trouble of one alone.
+        """
+        try:
+            yield
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if error.message in self._told:
+                return
+            if len(self._told) >= _MOST:
+                self._told.clear()
+            self._told.add(error.message)
+            self._log.error(
+                "left_out", reason=error.message, hint=error.hint, others="go on without it"
+            )
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn what a row holds and this version cannot read into an error that names it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        yield
+    except ValueError as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise StoreError(
+            f"{what}: this version cannot read what is stored of it: {reason}",
+            hint="use the version that wrote it, or delete it",
+        ) from error
