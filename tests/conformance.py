@@ -4,6 +4,7 @@ An engine that crashes takes its process with it, not the tests; and what it lea
 threads, descriptors) can be told from what another engine or pytest itself holds.
 """
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -222,6 +223,8 @@ def _cycles(count: int, name: str, engines: EnginesSettings, model: Path, option
 
 
 def _held() -> Held:
+    # Clients of HTTP libraries die in cycles: what only waits to be collected is not held.
+    gc.collect()
     process = psutil.Process()
     tree = [process, *process.children(recursive=True)]
     return Held(

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -98,14 +99,20 @@ class FakeHub:
         elif served.statuses:
             self._short(handler, served.statuses.pop(0))
         elif served.location is not None:
-            self._short(handler, 302, served.location)
+            self._short(handler, 302, served.location, served.headers)
         else:
             self._send(handler, served, asked)
 
     def _short(
-        self, handler: BaseHTTPRequestHandler, status: int, location: str | None = None
+        self,
+        handler: BaseHTTPRequestHandler,
+        status: int,
+        location: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         handler.send_response(status)
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
         if location is not None:
             handler.send_header("Location", location)
         handler.send_header("Content-Length", "0")

@@ -45,11 +45,13 @@ class Origin(BaseModel):
         url: as the reference says.
         validator: the server's strong ETag or its date; None when it gave neither.
         total_bytes: length of the whole file, when known.
+        told_sha256: digest of the whole file as a hub tells it, for a file at a commit.
     """
 
     url: str
     validator: str | None = None
     total_bytes: int | None = None
+    told_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,18 @@ class Order:
     Attributes:
         url: checked already (see `reference`).
         part: where it grows; complete when `Downloader.fetch` returns.
-        sha256: what it must have; None takes what comes.
+        sha256: what it must have; None takes what comes, or what a hub tells.
         watch: told and asked for each piece.
+        commit: of the hub's repository that the URL names; None for any other file.
+        must_tell: whether a hub that tells no digest is not good enough.
     """
 
     url: str
     part: Path
     sha256: str | None = None
     watch: Watch = NOBODY
+    commit: str | None = None
+    must_tell: bool = False
 
 
 class Downloader:
@@ -110,7 +116,7 @@ class Downloader:
             order.watch.check()
             resumed = _size(order.part) > 0
             try:
-                digest = self._try(order)
+                digest, told = self._try(order)
             except StartOver:
                 drop_part(order.part)
                 continue
@@ -124,12 +130,17 @@ class Downloader:
                 self._pause(pause_s, order.watch)
                 pause_s *= 2
                 continue
-            if order.sha256 in (None, digest):
+            wanted = order.sha256 or told
+            if wanted == digest or (wanted is None and not order.must_tell):
                 return digest
             drop_part(order.part)
+            if wanted is None:
+                raise ModelRejected(
+                    f"{url}: the hub tells no SHA-256 of it", hint="add `sha256` to the model"
+                )
             if not resumed:
                 raise ModelRejected(
-                    f"{url} has SHA-256 {digest}, not {order.sha256}",
+                    f"{url} has SHA-256 {digest}, not {wanted}",
                     hint="the file there has changed, or the digest in the reference is wrong",
                 )
             self._log.warning("resumed_download_differs", url=url)
@@ -141,20 +152,22 @@ class Downloader:
             self._sleep(min(0.2, pause_s))
             pause_s -= 0.2
 
-    def _try(self, order: Order) -> str:
+    def _try(self, order: Order) -> tuple[str, str | None]:
+        """Fetch what is missing; return the file's digest, and the one that a hub told."""
         import httpx
 
         have, origin = _resumable(order)
         if have and origin.total_bytes == have:
-            return hash_file(order.part, Watch(cancelled=order.watch.cancelled)).hexdigest()
+            whole = hash_file(order.part, Watch(cancelled=order.watch.cancelled))
+            return whole.hexdigest(), origin.told_sha256
         try:
             # A proxy set for the outside has no business with this very machine.
             outside = not is_loopback(urlsplit(order.url).hostname or "")
             timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
             with httpx.Client(timeout=timeout, trust_env=outside) as client:
-                response = self._open(client, order.url, have, origin)
+                response, told = self._open(client, order, have, origin)
                 try:
-                    return self._receive(response, order, have)
+                    return self._receive(response, order, have, told), told
                 finally:
                     response.close()
         except httpx.InvalidURL as error:
@@ -164,9 +177,10 @@ class Downloader:
             raise DownloadFailed(f"{shown_url(order.url)}: {reason}") from error
 
     def _open(
-        self, client: "httpx.Client", url: str, have: int, origin: Origin
-    ) -> "httpx.Response":
-        """Send the request, and follow where it is sent on to."""
+        self, client: "httpx.Client", order: Order, have: int, origin: Origin
+    ) -> tuple["httpx.Response", str | None]:
+        """Send the request, and follow where it is sent on to; return a hub's digest as well."""
+        url, told = order.url, None
         headers = {"User-Agent": f"fleetmark/{__version__}", "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
@@ -175,15 +189,20 @@ class Downloader:
         here = url
         for _ in range(MAX_REDIRECTS + 1):
             response = client.send(client.build_request("GET", here, headers=headers), stream=True)
+            if order.commit is not None and urlsplit(here).netloc == urlsplit(url).netloc:
+                # The hub's own word; where it sends us for the bytes has no say.
+                told = http_rules.told_sha256(response.headers, order.commit) or told
             if response.status_code not in http_rules.REDIRECTS:
-                return response
+                return response, told
             response.close()
             there = urljoin(here, response.headers.get("location", ""))
             http_rules.check_redirect(url, here, there, self._resolve)
             here = there
         raise ModelNotFound(f"{shown_url(url)}: redirected more than {MAX_REDIRECTS} times")
 
-    def _receive(self, response: "httpx.Response", order: Order, have: int) -> str:
+    def _receive(
+        self, response: "httpx.Response", order: Order, have: int, told: str | None
+    ) -> str:
         """Take the body in; return the digest of the whole file."""
         if response.status_code == 416 and have:
             raise StartOver
@@ -198,7 +217,10 @@ class Downloader:
             have = 0
         self._check_room(total - have if total is not None else 0)
         origin = Origin(
-            url=order.url, validator=http_rules.validator(response.headers), total_bytes=total
+            url=order.url,
+            validator=http_rules.validator(response.headers),
+            total_bytes=total,
+            told_sha256=told,
         )
         write_at_once(_origin_file(order.part), origin.model_dump_json().encode())
         digest = (

@@ -17,6 +17,7 @@ from fleetmark_protocol.settings import is_loopback
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _TRY_AGAIN = (408, 425, 429)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 Resolve = Callable[[str], Sequence[str]]
@@ -33,6 +34,18 @@ def resolve(host: str) -> Sequence[str]:
         return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
     except (OSError, UnicodeError):
         return []
+
+
+def told_sha256(headers: Mapping[str, str], commit: str) -> str | None:
+    """Return the SHA-256 of a large file at a commit, as a model hub's answer tells it.
+
+    Source: the headers that `huggingface_hub` goes by. None where the answer is of another commit,
+    or of a file that is no large one (its tag is no SHA-256).
+    """
+    if headers.get("x-repo-commit") != commit:
+        return None
+    tag = headers.get("x-linked-etag", "").strip('"')
+    return tag if _SHA256.fullmatch(tag) else None
 
 
 def check_redirect(first: str, here: str, there: str, resolve: Resolve = resolve) -> None:

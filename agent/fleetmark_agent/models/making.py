@@ -54,7 +54,9 @@ class Maker:
         part = self._shelf.part(name)
         self._log.info("model_fetching", ref=spec.ref, name=name)
         if isinstance(reference, UrlReference):
-            digest = self._downloader.fetch(Order(reference.url, part, spec.sha256, watch))
+            must_tell = self._settings.require_sha256 and spec.sha256 is None
+            order = Order(reference.url, part, spec.sha256, watch, reference.commit, must_tell)
+            digest = self._downloader.fetch(order)
         else:
             digest = self._take_out(spec, reference, name, watch)
         try:

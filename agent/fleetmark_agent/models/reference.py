@@ -26,6 +26,7 @@ RESERVED_SUFFIXES = (".json", ".part")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PACKAGE = re.compile(
     r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)"
 )
@@ -51,10 +52,13 @@ class UrlReference:
     Attributes:
         url: where it is; of a hub's file too.
         name: the last part of its path, as the server writes it.
+        commit: of a hub's repository, where the reference names one in full: such a file cannot
+            change, and the hub tells its digest.
     """
 
     url: str
     name: str
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +161,10 @@ def check_allowed(ref: str, allow_sources: Iterable[str]) -> None:
 def needs_sha256(reference: Reference) -> bool:
     """Whether only a digest says what will be there: a URL's content may change, a release's not.
 
-    A file in the store is the owner's own; a wheel is checked by pip against its index.
+    A file in the store is the owner's own; a wheel is checked by pip against its index, and a hub's
+    file at a commit against what the hub says of it.
     """
-    return isinstance(reference, UrlReference)
+    return isinstance(reference, UrlReference) and reference.commit is None
 
 
 def _matches(ref: str, prefix: str) -> bool:
@@ -194,7 +199,8 @@ def _hub(ref: str, endpoint: str) -> UrlReference:
     _check_parts(f"{owner}/{repo}/{revision or 'main'}", ref)
     base = _url(endpoint.rstrip("/") + "/x", "models.hf_endpoint").url[: -len("/x")]
     url = f"{base}/{owner}/{repo}/resolve/{quote(revision or 'main', safe='')}/{quote(file)}"
-    return UrlReference(url, file.rsplit("/", 1)[-1])
+    commit = revision if _COMMIT.fullmatch(revision) else None
+    return UrlReference(url, file.rsplit("/", 1)[-1], commit)
 
 
 def _wheel(ref: str) -> PypiReference:

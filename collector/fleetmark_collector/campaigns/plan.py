@@ -1,6 +1,7 @@
 """Expands a campaign into jobs for the devices there are; pure, and the same for the same seed."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from fleetmark_collector.campaigns.yaml_source import Problem
 from fleetmark_protocol.codec import describe, encode
 from fleetmark_protocol.errors import ConfigError, ContractError
 from fleetmark_protocol.messages import Assignment, JobSpec, Options
+
+_AT_COMMIT = re.compile(r"hf://.+@[0-9a-f]{40}")
+"""A hub's file that cannot change, whose digest the hub tells each device."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def _notes(campaign: Campaign, chosen: Sequence[KnownDevice]) -> Iterator[str]:
     yield from zone_notes(campaign.policy.windows, inventories)
     bare = (cell.model.ref for cell in campaign.cells if cell.model.sha256 is None)
     for ref in dict.fromkeys(bare):
-        if not ref.startswith("path:"):
+        if not (ref.startswith("path:") or _AT_COMMIT.fullmatch(ref)):
             yield (
                 f"{ref} has no sha256: devices may refuse to download it (their owner "
                 "decides), and nothing proves that all measure the same file"
