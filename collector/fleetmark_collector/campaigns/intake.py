@@ -21,7 +21,7 @@ from fleetmark_collector.sinks.base import Reader, Stored
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import JobRecord
 
-LATE_NS = 30 * NS
+LATE_NS = 10 * NS
 """What is said of jobs of campaigns that have ended changes nothing, and is noted so late."""
 
 
