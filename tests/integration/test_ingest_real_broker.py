@@ -18,7 +18,7 @@ from fleetmark_collector.sinks.sqlite import SqliteReader
 from fleetmark_protocol import codec
 from fleetmark_protocol.errors import StoreUnavailable
 from fleetmark_protocol.messages import Hardware, Inventory, Status
-from servers import free_port, wait_for
+from servers import wait_for
 from wiredevice import Device
 
 pytestmark = pytest.mark.integration
@@ -252,18 +252,6 @@ def test_devices_and_doctor_tell_what_there_is(broker, collector, device):
     away = _run("doctor", "--config", config)
     assert away.returncode == 1
     assert "fleetmark broker" in away.stdout
-
-
-def test_two_collectors_never_share_a_data_directory(broker, collector, tmp_path):
-    collector.start()
-    wait_for(lambda: collector.says("collector_started"), what="the first one")
-    second = _run("collect", "--broker-port", free_port(), "--data-dir", collector.data_dir)
-    assert second.returncode == 2
-    assert f"pid {collector.command.pid}" in second.stderr
-    assert "--data-dir" in second.stderr
-    collector.command.kill()
-    collector.start()
-    wait_for(lambda: collector.says("collector_started") == 2, what="a third one, after the kill")
 
 
 def test_a_store_of_a_newer_version_is_said_plainly(broker, collector, tmp_path):
