@@ -47,16 +47,6 @@ class Watcher(Protocol):
         """Take note of an ack of ours, and of how many records it freed."""
 
 
-class _Nobody:
-    """The agent's own watcher: its figures are the outbox's."""
-
-    def sent(self, seqs: Sequence[int]) -> None:
-        pass
-
-    def acked(self, ranges: Sequence[tuple[int, int]], freed: int) -> None:
-        pass
-
-
 class Conversation:
     """Every method may be called from any thread; none waits for the network."""
 
@@ -95,10 +85,10 @@ class Conversation:
         self._status = status
         self._publish = publish
         self._wake = wake
-        self._watcher: Watcher = watcher or _Nobody()
+        self._watcher = watcher
         self._clock_s, self._wall_ns = clock_s, wall_ns
         self._log = logs.get("link")
-        self._lock = threading.Lock()
+        self._lock, self._turning = threading.Lock(), threading.Lock()
         self._window = SendWindow(rng)
         self._hush = Hush()
         self._late_acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
@@ -214,7 +204,8 @@ class Conversation:
         with self._lock:
             self._window.acked(ack.ranges)
             self._hurry = self._hurry or self._outbox.backlog().records > 0
-        self._watcher.acked(ack.ranges, freed)
+        if self._watcher is not None:
+            self._watcher.acked(ack.ranges, freed)
         self._wake()
         self._log.debug("acked", records=freed)
 
@@ -240,6 +231,9 @@ class Conversation:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Send no records inside, so that the network does not disturb a timed window."""
+        # What is due goes out before: windows may follow each other with hardly a pause.
+        if self.urgent:
+            self._deliver()
         try:
             with self._hush.hold():
                 yield
@@ -252,16 +246,21 @@ class Conversation:
         What came in and had to wait, for a disk or for the end of a window, is taken in before.
         """
         self._wishes.again()
-        self._take_acks()
-        with self._lock:
-            self.next_s = self._clock_s() + TELEMETRY_DELAY_S
-            if not self._may_send():
-                return
-            self._hurry = False
-        try:
-            self._send_what_fits()
-        except StoreUnavailable as error:
-            self._log.warning("outbox_unreadable", error=str(error))
+        self._deliver()
+
+    def _deliver(self) -> None:
+        # Whoever measures does it, too; two at once would send the same.
+        with self._turning:
+            self._take_acks()
+            with self._lock:
+                self.next_s = self._clock_s() + TELEMETRY_DELAY_S
+                if not self._may_send():
+                    return
+                self._hurry = False
+            try:
+                self._send_what_fits()
+            except StoreUnavailable as error:
+                self._log.warning("outbox_unreadable", error=str(error))
 
     def _appended(self, priority: int) -> None:
         if priority != TELEMETRY:
@@ -294,5 +293,6 @@ class Conversation:
     def _publish_batch(self, seqs: list[int], payload: bytes) -> None:
         with self._lock:
             self._window.sent(seqs, self._clock_s())
-        self._watcher.sent(seqs)
+        if self._watcher is not None:
+            self._watcher.sent(seqs)
         self._publish(self._topic("data"), payload, retain=False)
