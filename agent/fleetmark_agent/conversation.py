@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from fleetmark_agent import hush
 from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.hush import Hush
 from fleetmark_agent.outbox import TELEMETRY, Outbox
 from fleetmark_agent.resend import SendWindow
 from fleetmark_agent.wishes import Wishes
@@ -90,7 +90,7 @@ class Conversation:
         self._log = logs.get("link")
         self._lock, self._turning = threading.Lock(), threading.Lock()
         self._window = SendWindow(rng)
-        self._hush = Hush()
+        self._hush = hush.Hush()
         self._late_acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
         self._wishes = Wishes(on_assignment, on_withdrawn, clock_s)
         self._hurry = False
@@ -231,9 +231,14 @@ class Conversation:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Send no records inside, so that the network does not disturb a timed window."""
-        # What is due goes out before: windows may follow each other with hardly a pause.
-        if self.urgent:
-            self._deliver()
+        # What is due goes out before: windows may follow each other with hardly a pause. A turn
+        # that has taken it up and not sent it yet is waited for, but not for long.
+        if self._turning.acquire(timeout=hush.WAIT_S):
+            try:
+                if self.urgent:
+                    self._deliver()
+            finally:
+                self._turning.release()
         try:
             with self._hush.hold():
                 yield
@@ -246,21 +251,21 @@ class Conversation:
         What came in and had to wait, for a disk or for the end of a window, is taken in before.
         """
         self._wishes.again()
-        self._deliver()
+        # Whoever measures delivers, too; two at once would send the same.
+        with self._turning:
+            self._deliver()
 
     def _deliver(self) -> None:
-        # Whoever measures does it, too; two at once would send the same.
-        with self._turning:
-            self._take_acks()
-            with self._lock:
-                self.next_s = self._clock_s() + TELEMETRY_DELAY_S
-                if not self._may_send():
-                    return
-                self._hurry = False
-            try:
-                self._send_what_fits()
-            except StoreUnavailable as error:
-                self._log.warning("outbox_unreadable", error=str(error))
+        self._take_acks()
+        with self._lock:
+            self.next_s = self._clock_s() + TELEMETRY_DELAY_S
+            if not self._may_send():
+                return
+            self._hurry = False
+        try:
+            self._send_what_fits()
+        except StoreUnavailable as error:
+            self._log.warning("outbox_unreadable", error=str(error))
 
     def _appended(self, priority: int) -> None:
         if priority != TELEMETRY:

@@ -358,6 +358,40 @@ def test_what_is_due_goes_out_before_a_window_although_nobody_else_has_a_turn(de
     assert sorted(sent) == [1, 2, 3]
 
 
+def test_a_window_waits_for_a_turn_that_has_taken_up_what_is_due_and_not_sent_it_yet(
+    device, monkeypatch
+):
+    """Else what is due would wait for the window's end, and an engine may never answer."""
+    monkeypatch.setattr(hush, "WAIT_S", 60)
+    device.talk.greet()
+    device.event()
+    reading, go_on = threading.Event(), threading.Event()
+    batch = device.outbox.batch
+
+    def slow_batch(*args):
+        reading.set()
+        assert go_on.wait(5)
+        return batch(*args)
+
+    monkeypatch.setattr(device.outbox, "batch", slow_batch)
+    sender = threading.Thread(target=device.talk.turn)
+    sender.start()
+    assert reading.wait(5)
+    sent = []
+
+    def measure():
+        with device.talk.hold():
+            sent.extend(seq for seqs in device.batches() for seq in seqs)
+
+    measuring = threading.Thread(target=measure)
+    measuring.start()
+    measuring.join(0.1)
+    go_on.set()
+    for thread in (sender, measuring):
+        thread.join(5)
+    assert sent == [1]
+
+
 @pytest.mark.parametrize(
     ("topic", "payload"),
     [
