@@ -32,7 +32,8 @@ systemd-sysusers /usr/lib/sysusers.d/fleetmark.conf
 setup() { deploy/setup_centre.py --dir /etc/fleetmark --group fleetmark "$@"; }
 setup init "$@"
 install -m 644 deploy/mosquitto/mosquitto.conf /etc/fleetmark/mosquitto.conf
-install -m 644 collector/fleetmark_collector/mosquitto/acl /etc/fleetmark/acl
+# Where it was before: now it lies with the users, in broker/acl.
+rm -f /etc/fleetmark/acl
 # The operator's own changes stay.
 [ -e /etc/fleetmark/collector.toml ] ||
     install -m 640 -g fleetmark deploy/systemd/collector.toml /etc/fleetmark/collector.toml
@@ -41,6 +42,7 @@ install -m 755 deploy/systemd/fleetmark-backup deploy/systemd/fleetmark-trim-wal
 
 say "services"
 install -m 644 deploy/systemd/fleetmark-broker.service deploy/systemd/fleetmark-collector.service \
+    deploy/systemd/fleetmark-revoke-expired.service deploy/systemd/fleetmark-revoke-expired.timer \
     /etc/systemd/system/
 for service in influxdb grafana-server; do
     install -D -m 644 "deploy/systemd/$service.service.d/fleetmark.conf" \
@@ -60,6 +62,7 @@ done
 setup influxdb1
 /usr/local/bin/fleetmark store init
 systemctl restart fleetmark-broker.service fleetmark-collector.service
+systemctl enable --quiet --now fleetmark-revoke-expired.timer
 
 if [ -d /etc/grafana ]; then
     say "dashboards for Grafana"
@@ -75,5 +78,4 @@ if [ -d /etc/grafana ]; then
 else
     say "no Grafana here; install it from its makers' apt repository and run this again"
 fi
-say "done; see \`fleetmark doctor\`. The next step: deploy/setup_centre.py --dir /etc/fleetmark" \
-    "--group fleetmark device DEVICE_ID"
+say "done; see \`fleetmark doctor\`. The next step: fleetmark enroll DEVICE_ID"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from fleetmark_collector.enrolment.running import hold_pid_file
 from fleetmark_protocol.errors import BrokerFailed, ConfigError
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
 from fleetmark_protocol.settings import is_loopback
@@ -33,6 +34,10 @@ class BrokerOptions:
         password_file: users and hashed passwords, made with `mosquitto_passwd`.
         acl_file: who may read and write which topics; None takes ours where there are passwords.
         cert_file: the server's certificate; turns TLS on, together with `key_file`.
+        ca_file: the CA of client certificates; turns a second listener on, which asks for them.
+        revoked_file: which of them count no more.
+        certificates_port: of the second listener.
+        pid_file: who wants the broker to read its files again finds it by this.
     """
 
     host: str
@@ -42,6 +47,10 @@ class BrokerOptions:
     acl_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    ca_file: Path | None = None
+    revoked_file: Path | None = None
+    certificates_port: int | None = None
+    pid_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ def check(options: BrokerOptions) -> None:
         ConfigError: open to the network without passwords, a file is missing, or half of TLS.
         BrokerFailed: the address cannot be listened on.
     """
-    for name in ("password_file", "acl_file", "cert_file", "key_file"):
+    for name in ("password_file", "acl_file", "cert_file", "key_file", "ca_file", "revoked_file"):
         file = getattr(options, name)
         if file is not None and not os.access(file, os.R_OK):
             raise ConfigError(f"--{name.replace('_', '-')}: {file} cannot be read")
@@ -86,15 +95,26 @@ def check(options: BrokerOptions) -> None:
     if not is_loopback(options.host) and options.password_file is None:
         raise ConfigError(
             f"a broker on {options.host} would be open to everybody who reaches this machine",
-            hint="make a password file (`mosquitto_passwd -c FILE USER`) and pass it as "
-            "--password-file, with --cert-file and --key-file for TLS; or listen on 127.0.0.1",
+            hint="`fleetmark enroll DEVICE --host NAME` makes certificates and passwords, which "
+            "`fleetmark broker` finds; or pass --password-file, --cert-file and --key-file; or "
+            "listen on 127.0.0.1",
+        )
+    if not is_loopback(options.host) and options.cert_file is None:
+        raise ConfigError(
+            f"a broker on {options.host} without TLS would have passwords sent in clear",
+            hint="pass --cert-file and --key-file; `fleetmark enroll` makes both for a broker of "
+            "its own; or listen on 127.0.0.1",
         )
     _check_port(options.host, options.port)
+    if options.certificates_port is not None:
+        _check_port(options.host, options.certificates_port)
 
 
 def _check_port(host: str, port: int) -> None:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except OSError as error:
         raise ConfigError(f"--host: {host}: {error.strerror or error}") from error
     family, kind, _, _, address = found[0]
@@ -117,24 +137,30 @@ def mosquitto_config(options: BrokerOptions) -> str:
     directory = broker_dir(options)
     acl_file = options.acl_file or (ACL if options.password_file else None)
     lines = [
-        f"listener {options.port} {options.host}",
+        f"listener {options.port} {options.host}".rstrip(),
         f"allow_anonymous {'false' if options.password_file else 'true'}",
         "persistence true",
         f"persistence_location {directory}/",
     ]
-    for key, file in (
-        ("password_file", options.password_file),
-        ("acl_file", acl_file),
-        ("certfile", options.cert_file),
-        ("keyfile", options.key_file),
-    ):
-        if file is not None:
-            lines.append(f"{key} {file.absolute()}")
+    server = (("certfile", options.cert_file), ("keyfile", options.key_file))
+    lines += _files(("password_file", options.password_file), ("acl_file", acl_file), *server)
+    if options.certificates_port is not None:
+        # Mosquitto asks all clients of a listener for the same: a password, or a certificate.
+        lines += [
+            f"listener {options.certificates_port} {options.host}".rstrip(),
+            *_files(*server, ("cafile", options.ca_file), ("crlfile", options.revoked_file)),
+            "require_certificate true",
+            "use_identity_as_username true",
+        ]
     if os.geteuid() == 0:
         # As root it would become the user `mosquitto`, who may not write to our directory.
         lines.append(f"user {pwd.getpwuid(0).pw_name}")
     common = TEMPLATE.read_text("utf-8").replace("@MAX_PAYLOAD_BYTES@", str(MAX_PAYLOAD_BYTES))
     return "\n".join(("# Made by `fleetmark broker` at each start.", *lines, "", common))
+
+
+def _files(*named: tuple[str, Path | None]) -> list[str]:
+    return [f"{key} {file.absolute()}" for key, file in named if file is not None]
 
 
 def broker_dir(options: BrokerOptions) -> Path:
@@ -153,6 +179,8 @@ def become_mosquitto(mosquitto: Mosquitto, options: BrokerOptions) -> NoReturn:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         config.write_text(mosquitto_config(options), "utf-8")
+        if options.pid_file is not None:
+            hold_pid_file(options.pid_file)
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(mosquitto.program, ["mosquitto", "-c", str(config)])  # noqa: S606 - the point

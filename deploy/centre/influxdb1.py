@@ -8,7 +8,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from centre.keep import Keep, Wrong, say
+from centre.telling import Wrong, say
+from fleetmark_collector.enrolment.keep import Keep
 
 GRAFANA = "grafana.env"
 """Read by systemd as root, so that no other user need see it."""
@@ -46,9 +47,10 @@ def _run(url: str, query: str, password: str | None) -> None:
         code = base64.b64encode(f"fleetmark:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {code}"
     body = urllib.parse.urlencode({"q": query}).encode()
-    request = urllib.request.Request(f"{url}/query", data=body, headers=headers)
+    # The address is the operator's own word.
+    request = urllib.request.Request(f"{url}/query", data=body, headers=headers)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             said = json.load(answer)
     except urllib.error.HTTPError as error:
         # It has users already; if ours is not among them, the next query says so.

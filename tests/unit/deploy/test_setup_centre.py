@@ -5,13 +5,12 @@ import re
 import shutil
 import stat
 import subprocess
-import tomllib
+import sys
 from pathlib import Path
 
 import pytest
 
 from deployed import COLLECTOR, setup_centre
-from fleetmark_agent.config import load_settings
 
 SECRETS = (
     "collector-password",
@@ -66,13 +65,13 @@ def test_no_two_secrets_are_alike_but_the_token_that_grafana_begins_with(keep):
 
 
 def test_only_its_owner_and_one_group_can_read_a_secret_and_only_its_owner_the_ca_key(keep):
-    assert setup_centre(keep, "device", "pi-1").returncode == 0
+    assert mode(keep) == 0o751, "an agent on this machine must get to its own settings"
     for file in keep.rglob("*"):
         if file.is_dir():
             assert mode(file) in {0o750, 0o700}, file
         elif file.name == "ca.crt" and file.parent == keep:
             assert mode(file) == 0o644
-        elif file.name == "ca.key" or "devices" in file.parts:
+        elif file.name == "ca.key":
             assert mode(file) == 0o600, file
         else:
             assert mode(file) == 0o640, file
@@ -89,10 +88,10 @@ def test_the_files_belong_to_the_group_that_is_named(tmp_path):
 
 def test_nothing_secret_is_printed(tmp_path):
     keep = tmp_path / "s"
-    done = [setup_centre(keep, "init", "a.example"), setup_centre(keep, "device", "pi-1")]
-    said = "".join(one.stdout + one.stderr for one in done)
-    secrets = [file for file in keep.rglob("*") if file.name in {*SECRETS, "password"}]
-    assert len(secrets) == len(SECRETS) + 1
+    done = setup_centre(keep, "init", "a.example")
+    said = done.stdout + done.stderr
+    secrets = [file for file in keep.rglob("*") if file.name in SECRETS]
+    assert len(secrets) == len(SECRETS)
     for file in secrets:
         assert file.read_text().strip() not in said
     assert "PRIVATE KEY" not in said
@@ -140,7 +139,7 @@ def test_a_certificate_that_ends_soon_is_made_anew(keep, tmp_path):
     assert (keep / "broker/server.crt").read_text() != ends_soon
 
 
-def test_the_ca_signs_servers_and_nothing_below_them(keep):
+def test_the_ca_signs_certificates_and_nothing_below_them(keep):
     said = openssl("x509", "-noout", "-text", "-in", keep / "ca.crt").stdout
     assert "CA:TRUE, pathlen:0" in said
     said = openssl("x509", "-noout", "-text", "-in", keep / "broker/server.crt").stdout
@@ -157,13 +156,6 @@ def test_the_ca_signs_servers_and_nothing_below_them(keep):
         (["init", "two words"], "neither a host name nor an address"),
         (["init", "a.example,DNS:evil.example"], "neither a host name nor an address"),
         (["init", "-x"], "-x"),
-        (["device", "pi-1"], "run `init NAME...` first"),
-        (["device"], "which device"),
-        (["device", COLLECTOR], "collector's own name"),
-        (["device", "../../etc"], "no device id"),
-        (["device", "Pi"], "no device id"),
-        (["device", "pi:1"], "no device id"),
-        (["forget", "pi/1"], "no device id"),
         (["--group", "no-such-group", "init", "a.example"], "no group no-such-group"),
     ],
 )
@@ -175,39 +167,61 @@ def test_a_mistake_is_said_in_a_line_and_makes_nothing(tmp_path, arguments, mess
     assert not (tmp_path / "s").exists()
 
 
-def test_a_device_gets_a_kit_that_the_agent_understands(keep):
-    assert setup_centre(keep, "device", "pi-kitchen").returncode == 0
-    kit = keep / "devices" / "pi-kitchen"
-    assert {file.name for file in kit.iterdir()} == {"agent.toml", "ca.crt", "password"}
-    settings = load_settings(kit / "agent.toml")
-    assert settings.device_id == "pi-kitchen"
-    assert (settings.broker.host, settings.broker.port) == ("centre.example", 8883)
-    assert settings.broker.username == "pi-kitchen"
-    assert tomllib.loads((kit / "agent.toml").read_text())["broker"]["ca_file"].endswith("ca.crt")
+def test_the_brokers_files_for_certificates_are_there_before_any_device(keep):
+    assert (keep / "broker/ca.crt").read_text() == (keep / "ca.crt").read_text()
+    verified = openssl(
+        *("crl", "-noout", "-verify", "-CAfile", keep / "ca.crt"),
+        *("-in", keep / "broker/revoked.crl"),
+    )
+    assert "verify OK" in verified.stderr
+    rules = (keep / "broker/acl").read_text()
+    assert f"user {COLLECTOR}\n" in rules
+    assert "pattern" not in rules, "nobody has topics for having a name"
 
 
-def test_a_device_that_is_made_again_keeps_its_password(keep):
-    setup_centre(keep, "device", "pi-1", "pi-2")
+def test_without_the_cas_key_nothing_is_made_anew_that_is_good_still(keep):
+    (keep / "ca.key").unlink()
     before = tree(keep)
-    assert setup_centre(keep, "device", "pi-1").returncode == 0
-    after = tree(keep)
-    assert {name: text for name, (text, _) in after.items()} == {
-        name: text for name, (text, _) in before.items()
-    }
+    assert setup_centre(keep, "init").returncode == 0
+    assert tree(keep) == before
+    refused = setup_centre(keep, "init", "new.example")
+    assert refused.returncode == 2
+    assert "ca.key is needed" in refused.stderr
 
 
-def test_the_table_of_users_that_was_lost_is_made_again_from_the_passwords(keep):
-    setup_centre(keep, "device", "pi-1")
-    (keep / "broker/passwords").unlink()
-    setup_centre(keep, "init")
-    setup_centre(keep, "device", "pi-1")
-    lines = (keep / "broker/passwords").read_text().splitlines()
-    assert [line.split(":")[0] for line in lines] == [COLLECTOR, "pi-1"]
+@pytest.mark.parametrize("lost", ["broker/revoked.crl", "broker/ca.crt"])
+def test_an_empty_list_never_takes_the_place_of_one_that_named_somebody(keep, lost):
+    known = '{"revoked": {"1f": {"revoked": "2026-01-01T00:00Z", "ends": "2027-01-01T00:00Z"}}}'
+    (keep / lost).unlink()
+    (keep / "identities.json").write_text(known)
+    refused = setup_centre(keep, "init")
+    assert (refused.returncode, "fleetmark enroll" in refused.stderr) == (2, True), refused.stderr
+    assert not (keep / lost).exists()
+    (keep / "identities.json").write_text('{"revoked": {}}')
+    assert setup_centre(keep, "init").returncode == 0
+    assert (keep / lost).exists()
 
 
-def test_a_device_that_is_forgotten_leaves_nothing_behind(keep):
-    setup_centre(keep, "device", "pi-1", "pi-2")
-    assert setup_centre(keep, "forget", "pi-1").returncode == 0
-    assert not (keep / "devices" / "pi-1").exists()
-    assert "pi-1" not in (keep / "broker/passwords").read_text()
-    assert "pi-2" in (keep / "broker/passwords").read_text()
+def test_devices_of_an_older_fleetmark_get_rules_of_their_own(keep):
+    passwords = keep / "broker/passwords"
+    passwords.write_text(passwords.read_text() + "pi-old:$7$101$c2FsdA==$a2V5\n")
+    (keep / "broker/acl").unlink()
+    assert setup_centre(keep, "init").returncode == 0
+    assert "topic read fleetmark/v1/+/pi-old/ack\n" in (keep / "broker/acl").read_text()
+
+
+def test_run_again_it_leaves_the_rules_of_those_who_are_enrolled(keep):
+    enroll = subprocess.run(
+        [
+            *(sys.executable, "-m", "fleetmark_collector", "enroll", "pi-1"),
+            *("--identities", keep, "--data-dir", keep),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert enroll.returncode == 0, enroll.stderr
+    before = tree(keep)
+    assert "user pi-1\n" in (keep / "broker/acl").read_text()
+    assert setup_centre(keep, "init").returncode == 0
+    assert tree(keep) == before

@@ -1,10 +1,18 @@
-"""The broker's users: Mosquitto's password file, kept without handing a password to a program."""
+"""The broker's users: Mosquitto's password file, kept without handing a password to a program.
+
+As `keep`, the standard library of Python 3.9 alone.
+"""
+
+from __future__ import annotations
 
 import base64
 import hashlib
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from centre.keep import Keep, say
+if TYPE_CHECKING:
+    from fleetmark_collector.enrolment.keep import Keep
 
 COLLECTOR = "fleetmark-collector"
 """The collector's user; the ACL knows it by this name."""
@@ -29,16 +37,15 @@ def set_user(keep: Keep, user: str, password: str) -> None:
     if user not in known or not _matches(known[user], password):
         known[user] = _hashed(password, os.urandom(12))
         _write(keep, known)
-        say(f"{user}: now among the broker's users")
+        keep.say(f"{user}: now among the broker's users")
 
 
-def drop_user(keep: Keep, user: str) -> bool:
-    """Let a user in no more; return whether there was one."""
+def drop_users(keep: Keep, gone: Iterable[str]) -> None:
+    """Let users in no more; who is none already is passed over."""
     known = users(keep)
-    if known.pop(user, None) is None:
-        return False
-    _write(keep, known)
-    return True
+    left = {user: text for user, text in known.items() if user not in set(gone)}
+    if left != known:
+        _write(keep, left)
 
 
 def _write(keep: Keep, known: dict[str, str]) -> None:

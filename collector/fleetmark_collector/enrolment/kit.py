@@ -1,0 +1,95 @@
+"""What is copied to a device, once: its settings, the CA, and its password or certificate."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fleetmark_collector.enrolment.keep import Keep
+from fleetmark_protocol.settings import TLS_PORT
+
+CERTIFICATES_PORT = 8884
+"""Where the broker asks for a client certificate; Mosquitto wants a listener of its own for it."""
+
+ON_DEVICE = "/etc/fleetmark"
+"""Where the files of a kit go."""
+
+CA, PASSWORD, CERTIFICATE, KEY = "agent-ca.crt", "agent-password", "agent.crt", "agent.key"
+SETTINGS = "agent.toml"
+
+_TOML = """\
+# Made by `fleetmark enroll`; this identity ends on {ends}. On the device, in a copy of this
+# directory: sudo install -m 640 -g fleetmark-agent * {there}/
+device_id = "{device}"
+{tags}state_dir = "/var/lib/fleetmark-agent"
+
+[broker]
+host = "{host}"
+port = {port}
+ca_file = "{there}/{ca}"
+"""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The files of one device.
+
+    Attributes:
+        files: name -> text; among them secrets.
+        secret_name: the one that holds the secret.
+        directory: where they lie.
+    """
+
+    device: str
+    files: dict[str, str]
+    secret_name: str
+    directory: Path
+
+
+def with_password(
+    device: str, password: str, host: str, ca: str, ends: datetime, tags: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return the files of a device that has a password."""
+    settings = _settings(device, host, TLS_PORT, ends, tags)
+    settings += f'username = "{device}"\npassword_file = "{ON_DEVICE}/{PASSWORD}"\n'
+    return {SETTINGS: settings, CA: ca + "\n", PASSWORD: password + "\n"}
+
+
+def with_certificate(
+    device: str,
+    certificate: str,
+    key: str,
+    host: str,
+    ca: str,
+    ends: datetime,
+    tags: Sequence[str] = (),
+) -> dict[str, str]:
+    """Return the files of a device that has a certificate."""
+    settings = _settings(device, host, CERTIFICATES_PORT, ends, tags)
+    settings += f'cert_file = "{ON_DEVICE}/{CERTIFICATE}"\nkey_file = "{ON_DEVICE}/{KEY}"\n'
+    return {SETTINGS: settings, CA: ca + "\n", CERTIFICATE: certificate, KEY: key}
+
+
+def write(there: Keep, device: str, files: dict[str, str]) -> None:
+    """Put the files of a kit into a directory of the device's own."""
+    there.make_directory(device, 0o700)
+    for name, text in files.items():
+        there.write(f"{device}/{name}", text, 0o600)
+    for name in (PASSWORD, CERTIFICATE, KEY):
+        if name not in files:
+            # Of the kind that it was before.
+            there.path(f"{device}/{name}").unlink(missing_ok=True)
+
+
+def _settings(device: str, host: str, port: int, ends: datetime, tags: Sequence[str]) -> str:
+    return _TOML.format(
+        device=device,
+        ends=f"{ends:%Y-%m-%d}",
+        # A list of plain names looks the same in TOML.
+        tags=f"tags = {json.dumps(list(tags))}\n" if tags else "",
+        host=host,
+        port=port,
+        there=ON_DEVICE,
+        ca=CA,
+    )

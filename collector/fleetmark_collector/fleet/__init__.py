@@ -1,0 +1,1 @@
+"""Brings the agent onto many devices over ssh, each with its identity."""
