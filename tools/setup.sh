@@ -190,6 +190,12 @@ install_servers() {
         die "the integration tests need mosquitto_pub: install it and run this again"
     there openssl || apt_install openssl ||
         die "the integration tests need openssl: install it and run this again"
+    # A device that `fleetmark fleet install` comes to; nobody else shall come in by it.
+    if ! there sshd; then
+        install_server openssh-server sshd ssh
+        as_root systemctl disable --now ssh.socket >/dev/null 2>&1 || true
+    fi
+    there sudo || apt_install sudo || die "the integration tests need sudo: install it and run this again"
 }
 
 all_engines=xllamacpp,llama_cpp,llama_server,ollama,ctransformers,langchain,transformers

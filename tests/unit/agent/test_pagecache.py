@@ -23,8 +23,8 @@ def in_memory(path):
 
 
 @pytest.fixture
-def weights(tmp_path):
-    file = tmp_path / "m.gguf"
+def weights(on_disk):
+    file = on_disk / "m.gguf"
     file.write_bytes(os.urandom(SIZE))
     return file
 
@@ -37,16 +37,16 @@ def test_what_was_just_written_is_in_memory_and_goes_when_it_is_dropped(weights)
     assert len(weights.read_bytes()) == SIZE
 
 
-def test_the_share_is_over_all_files_of_a_model_and_each_is_dropped(tmp_path):
-    if in_memory(tmp_path):
+def test_the_share_is_over_all_files_of_a_model_and_each_is_dropped(on_disk):
+    if in_memory(on_disk):
         pytest.skip("this directory's file system lives in memory")
-    files = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    files = [on_disk / name for name in ("a.safetensors", "b.safetensors")]
     for file in files:
         file.write_bytes(os.urandom(SIZE))
     drop(files[:1])
-    assert cached_percent(model_files(tmp_path)) == 50
-    drop(model_files(tmp_path))
-    assert cached_percent(model_files(tmp_path)) == 0
+    assert cached_percent(model_files(on_disk)) == 50
+    drop(model_files(on_disk))
+    assert cached_percent(model_files(on_disk)) == 0
 
 
 def test_looking_brings_nothing_in(weights):

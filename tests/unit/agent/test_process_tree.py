@@ -112,8 +112,8 @@ def test_a_process_that_is_gone_gives_nothing(script):
     assert ProcessTree(process.pid).read().as_fields() == {}
 
 
-def test_mapped_files_are_told_apart_and_shared_pages_divided(script, tmp_path):
-    weights = tmp_path / "weights"
+def test_mapped_files_are_told_apart_and_shared_pages_divided(script, on_disk):
+    weights = on_disk / "weights"
     weights.write_bytes(os.urandom(16 * MIB))
     process, _ = script(
         "import mmap, sys\n"

@@ -1,0 +1,1 @@
+"""What boto3 stands on: its errors alone."""
