@@ -10,6 +10,7 @@ sudo deploy/install-agent.sh [options]
   --with A,B       engines: xllamacpp (default), llama-cpp, ollama, ctransformers, langchain,
                    transformers, or none
   --config FILE    settings to begin with; those that are there already stay
+  --kit DIR        what `fleetmark enroll` made: settings as by --config, and an identity
   --offline DIR    take everything from this directory, ask no network
   --download DIR   only fetch what --offline needs, for machines like this one
   --rollback       back to the version before
@@ -21,21 +22,31 @@ Exit codes: 0 done, 1 it failed (what ran before still runs), 2 wrong options or
 USAGE
 }
 
+# dpkg --root names another file tree.
+root=${DPKG_ROOT:-}
 home=/opt/fleetmark-agent
 state=/var/lib/fleetmark-agent
 settings=/etc/fleetmark/agent.toml
 unit=/etc/systemd/system/fleetmark-agent.service
+command=/usr/local/bin/fleetmark-agent
+users=/usr/lib/sysusers.d/fleetmark-agent.conf
+package=/usr/lib/fleetmark-agent
 needed_kib=1500000
+for each in home state settings unit command users package; do
+    eval "$each=\$root\$$each"
+done
 python=${PYTHON:-python3}
+# Packages of somebody else's are none of ours.
+unset PYTHONPATH PYTHONHOME
 
 say() { printf '[fleetmark] %s\n' "$*" >&2; }
 wrong() { say "$*"; exit 2; }
 die() { say "$*"; exit 1; }
 
-with=xllamacpp config='' offline='' download='' action=install start=yes
+with='' config='' kit='' offline='' download='' action=install start=yes
 while [ $# -gt 0 ]; do
     case $1 in
-    --with | --config | --offline | --download)
+    --with | --config | --kit | --offline | --download)
         [ $# -ge 2 ] || wrong "$1 needs a value; --help lists the options"
         eval "${1#--}=\$2"
         shift
@@ -51,7 +62,14 @@ while [ $# -gt 0 ]; do
 done
 [ -z "$download" ] || action=download
 
-case $with in
+here=$(cd "$(dirname "$0")/.." && pwd -P)
+# Part of the Debian package: service, command and the user's name are dpkg's, the wheels are there.
+packaged=no
+if [ "$here" = "$(cd "$package" 2>/dev/null && pwd -P)" ]; then
+    packaged=yes
+    with=${with:-$(cat "$here/engines")} offline=${offline:-$here/wheels}
+fi
+case ${with:=xllamacpp} in
 none) extras=agent ;;
 *)
     for engine in $(printf %s "$with" | tr , ' '); do
@@ -65,11 +83,12 @@ none) extras=agent ;;
 esac
 # Said from where the script was called.
 from_here() { case $1 in '' | /*) printf %s "$1" ;; *) printf %s "$PWD/$1" ;; esac; }
-config=$(from_here "$config") offline=$(from_here "$offline") download=$(from_here "$download")
+kit=$(from_here "$kit") config=$(from_here "${config:-${kit:+$kit/agent.toml}}")
+offline=$(from_here "$offline") download=$(from_here "$download")
 [ -z "$config" ] || [ -r "$config" ] || wrong "--config: $config cannot be read"
 [ -z "$offline" ] || [ -d "$offline" ] || wrong "--offline: $offline is no directory"
-cd "$(dirname "$0")/.."
-[ -f pyproject.toml ] || wrong "run this script where it is, in a checkout of fleetmark"
+cd "$here"
+[ -f constraints.txt ] || wrong "run this script where it is, in a checkout of fleetmark"
 
 check_machine() {
     case $(uname -m) in
@@ -79,26 +98,80 @@ check_machine() {
     command -v "$python" >/dev/null || wrong "$python is missing: apt install python3 python3-venv"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         wrong "Python 3.11 or newer is needed; this is $("$python" --version). PYTHON=/path/to/python3.11 chooses another"
+    # A Raspberry Pi's 32-bit system runs on a 64-bit kernel, whose name uname tells.
+    "$python" -c 'import sys; sys.exit(sys.maxsize < 2**32)' ||
+        wrong "this system is a 32-bit one on a 64-bit kernel, which is not supported: install the 64-bit Raspberry Pi OS"
     "$python" -c 'import ensurepip, venv' 2>/dev/null || wrong "python3-venv is missing: apt install python3-venv"
+    [ -z "$offline" ] || check_wheels
+}
+
+check_wheels() {
+    wheel=$(find "$offline" -maxdepth 1 -name 'fleetmark-*.whl' | head -n 1)
+    [ -n "$wheel" ] || wrong "--offline: no wheel of fleetmark in $offline; make one by --download"
+    this=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    fitting=$(find "$offline" -name '*-cp3*-cp3*.whl' | sed -n 's/.*-cp3\([0-9]*\)-cp3.*/3.\1/p' | sort -uV | paste -sd' ')
+    case " $fitting " in
+    '  ' | *" $this "*) ;;
+    *) wrong "this is Python $this; the wheels in $offline are for Python $(printf %s "$fitting" | sed 's/ /, /g'). PYTHON=/path/to/python3 chooses another" ;;
+    esac
 }
 
 be_root() {
     [ "$(id -u)" -eq 0 ] || wrong "run this as root (sudo)"
     command -v systemctl >/dev/null || wrong "systemd is missing; docs/install.md tells how to run the agent without it"
+    [ "$packaged" = yes ] || [ ! -e "$package" ] ||
+        wrong "the Debian package is installed: apt install a newer one, or apt remove fleetmark-agent before this script"
 }
 
 put_into() { # VENV WHAT
-    if [ -n "$offline" ]; then set -- "$1" "$2" --no-index --find-links "$offline"; fi
+    if [ -n "$offline" ]; then
+        # The machine's own pip.conf may name places in the network.
+        export PIP_CONFIG_FILE=/dev/null
+        set -- "$1" "$2" --no-index --find-links "$offline"
+    fi
     venv=$1 what=$2
     shift 2
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir \
+    "$venv/bin/pip" install --disable-pip-version-check --no-cache-dir \
         -c constraints.txt "$what" "$@"
+}
+
+not_made() { # WHAT IT SAID
+    printf '%s\n' "$2" | grep -v '^INFO\|^Processing\|^Collecting\|^Looking' | tail -n 20 >&2
+    # Python's own venv keeps to itself what it stumbled over.
+    case "$2 $(df -Pk "$opt" | awk 'NR == 2 && $4 < 4096 { print "No space left" }')" in *'No space left'* | *'Disk quota exceeded'*)
+        die "the disk is full (df -h $opt /tmp shows where); nothing was changed"
+        ;;
+    esac
+    # Its words where nothing pins that package, and where constraints.txt does.
+    lacking=$(printf '%s\n' "$2" | sed -n -e 's/^ERROR: No matching distribution found for \([A-Za-z0-9._-]*\).*/\1/p' \
+        -e 's/^ *The user requested (constraint) \(.*\)/\1/p' | sort -u | paste -sd' ')
+    [ -z "$offline" ] || [ -z "$lacking" ] ||
+        wrong "--offline: $offline has no wheel of $lacking for Python $this on $(uname -m); --download makes it on a machine like this one. Nothing was changed"
+    die "$1 failed; nothing was changed"
+}
+
+# Whole or not at all, whatever becomes of the disk.
+place() { # MODE FROM TO [GROUP]
+    { mkdir -p "$(dirname "$3")" && cp "$2" "$3.new" && chmod "$1" "$3.new" &&
+        { [ -z "${4:-}" ] || chgrp "$4" "$3.new"; } && mv -T "$3.new" "$3"; } && return
+    rm -f "$3.new"
+    die "$3 cannot be written; what ran before still runs"
+}
+
+point() { # LINK TARGET
+    ln -sfn "$2" "$1.new" && mv -T "$1.new" "$1"
 }
 
 running() { systemctl is-active --quiet fleetmark-agent.service; }
 
 restart() {
-    systemctl daemon-reload
+    # Not so in an image that is made in a chroot.
+    if [ -d "$root/run/systemd/system" ]; then systemctl daemon-reload; else start=no; fi
+    # Who has turned the service off keeps it off.
+    if [ -n "${before:-}" ] && ! systemctl is-enabled --quiet fleetmark-agent.service; then
+        say "fleetmark-agent.service is disabled, and stays so"
+        return 0
+    fi
     systemctl enable --quiet fleetmark-agent.service
     [ "$start" = yes ] || return 0
     # Waits until the agent says that it is ready.
@@ -122,40 +195,47 @@ fetch() {
 install_agent() {
     check_machine
     be_root
-    free_kib=$(df -Pk /opt | awk 'NR == 2 { print $4 }')
+    # What is installed has three times the size of its wheels.
+    [ -z "$offline" ] || needed_kib=$(($(du -sk "$offline" | cut -f 1) * 4 + 50000))
+    opt=$root/opt
+    [ -d "$opt" ] || mkdir -p "$opt"
+    free_kib=$(df -Pk "$opt" | awk 'NR == 2 { print $4 }')
     [ "$free_kib" -ge "$needed_kib" ] ||
-        die "/opt: $((free_kib / 1024)) MiB free, $((needed_kib / 1024)) MiB needed; nothing was changed"
-    mkdir -p "$home"
+        die "$opt: $((free_kib / 1024)) MiB free, $((needed_kib / 1024)) MiB needed; nothing was changed"
     new=$home/$(date -u +%Y%m%d-%H%M%S)-$$
     say "fleetmark agent ($extras) in $new"
     # A version that is half there is never the current one.
-    trap 'rm -rf "$new"' EXIT
-    "$python" -m venv "$new"
+    trap 'rm -rf "$new" "$home/current.new"' EXIT
+    said=$(mkdir -p "$home" 2>&1 && "$python" -m venv "$new" 2>&1) || not_made "python3 -m venv" "$said"
     if [ -n "$offline" ]; then
-        wheel=$(find "$offline" -maxdepth 1 -name 'fleetmark-*.whl' | head -n 1)
-        [ -n "$wheel" ] || wrong "--offline: no wheel of fleetmark in $offline; make one by --download"
-        put_into "$new" "${wheel}[$extras]" || die "pip failed; nothing was changed"
+        said=$(put_into "$new" "${wheel}[$extras]" 2>&1) || not_made pip "$said"
     else
-        put_into "$new" ".[$extras]" ||
-            die "pip failed; is there a network? Nothing was changed"
+        said=$(put_into "$new" ".[$extras]" 2>&1) || not_made "pip (is there a network?)" "$said"
     fi
     "$new/bin/fleetmark-agent" --version >/dev/null || die "the new version does not start; nothing was changed"
 
     say "user, settings and service"
-    install -D -m 644 deploy/systemd/fleetmark-agent.sysusers.conf /usr/lib/sysusers.d/fleetmark-agent.conf
-    systemd-sysusers /usr/lib/sysusers.d/fleetmark-agent.conf
-    mkdir -p /etc/fleetmark
+    if [ "$packaged" = yes ]; then
+        # The package has its own.
+        rm -f "$unit" "$command"
+    else
+        place 644 deploy/systemd/fleetmark-agent.sysusers.conf "$users"
+        place 644 deploy/systemd/fleetmark-agent.service "$unit"
+        place 755 deploy/systemd/fleetmark-agent "$command"
+    fi
+    systemd-sysusers ${root:+"--root=$root"} fleetmark-agent.conf
+    for file in ${kit:+agent-ca.crt agent-password agent.crt agent.key}; do
+        [ ! -e "$kit/$file" ] || place 640 "$kit/$file" "${settings%/*}/$file" fleetmark-agent
+    done
     # What the operator has set stays.
-    [ -e "$settings" ] || install -m 640 -g fleetmark-agent "${config:-deploy/systemd/agent.toml}" "$settings"
-    install -m 644 deploy/systemd/fleetmark-agent.service "$unit"
-    install -m 755 deploy/systemd/fleetmark-agent /usr/local/bin/fleetmark-agent
+    [ -e "$settings" ] || place 640 "${config:-deploy/systemd/agent.toml}" "$settings" fleetmark-agent
+    [ -z "$config" ] || cmp -s "$config" "$settings" || say "$settings stays as it is; $config differs: compare them, and change what is to change"
 
     before=$(readlink "$home/current" || true)
-    ln -sfn "$new" "$home/current.new"
-    mv -T "$home/current.new" "$home/current"
+    point "$home/current" "$new" || die "$home/current cannot be written; what ran before still runs"
     trap - EXIT
     if restart; then
-        [ -z "$before" ] || { ln -sfn "$before" "$home/previous.new" && mv -T "$home/previous.new" "$home/previous"; }
+        [ -z "$before" ] || point "$home/previous" "$before"
         forget_old
         say "done: $("$home/current/bin/fleetmark-agent" --version). See \`fleetmark-agent doctor\` and \`fleetmark-agent status\`"
         return
@@ -180,25 +260,34 @@ rollback() {
     be_root
     [ -d "$home/previous/" ] || wrong "there is no version before this one"
     now=$(readlink "$home/current") then=$(readlink "$home/previous")
+    before=$now
     ln -sfn "$then" "$home/current"
     ln -sfn "$now" "$home/previous"
     restart || die "the version before does not start: journalctl -u fleetmark-agent"
     say "back at $("$home/current/bin/fleetmark-agent" --version)"
 }
 
+# Also part of the Debian package's postrm: when that purges, this file is gone.
+purge_rest() {
+    rm -rf "$home" "$state" "$settings"
+    for file in agent-password agent-ca.crt agent.crt agent.key; do rm -f "${settings%/*}/$file"; done
+    rmdir "${settings%/*}" 2>/dev/null || true
+    ! getent passwd fleetmark-agent >/dev/null || userdel fleetmark-agent || true
+}
+
 uninstall() {
     be_root
     systemctl disable --quiet --now fleetmark-agent.service 2>/dev/null || true
-    rm -f "$unit" /usr/local/bin/fleetmark-agent /usr/lib/sysusers.d/fleetmark-agent.conf
+    rm -f "$unit" "$command"
+    [ "$packaged" = yes ] || rm -f "$users"
     rm -rf "$home"
-    systemctl daemon-reload
+    [ ! -d "$root/run/systemd/system" ] || systemctl daemon-reload
     if [ "$action" = purge ]; then
-        rm -rf "$state" "$settings" /etc/fleetmark/agent-password /etc/fleetmark/agent-ca.crt
-        rmdir /etc/fleetmark 2>/dev/null || true
-        ! getent passwd fleetmark-agent >/dev/null || userdel fleetmark-agent
+        purge_rest
         say "nothing is left"
     else
-        say "removed; $settings and $state stay (--purge removes them, too)"
+        [ "$packaged" = yes ] && how='apt purge fleetmark-agent' || how=--purge
+        say "removed; $settings and $state stay ($how removes them, too)"
     fi
 }
 

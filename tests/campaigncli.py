@@ -11,6 +11,7 @@ from fleetmark_collector.cli.campaign import app
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.messages import Status
+from fleetmark_protocol.version import __version__
 
 
 class Cli:
@@ -26,7 +27,7 @@ class Cli:
 
     def add_device(self, device: str, **fields) -> None:
         registry = DeviceRegistry(self.data_dir / "state.db")
-        status = Status(online=True, boot_id=EPOCH, agent_version="1", started_ns=START_NS)
+        status = Status(online=True, boot_id=EPOCH, agent_version=__version__, started_ns=START_NS)
         registry.receive(topics.topic("lab", device, "status"), codec.encode(status))
         inventory = codec.encode(make_inventory(**fields))
         registry.receive(topics.topic("lab", device, "inventory"), inventory)

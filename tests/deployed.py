@@ -1,6 +1,7 @@
 """The centre as deploy/ makes it, in a directory of a test: its secrets, its broker's own files."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from servers import MOSQUITTO, free_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-ACL = ROOT / "collector/fleetmark_collector/mosquitto/acl"
 COLLECTOR = "fleetmark-collector"
 
 
@@ -26,12 +26,12 @@ def setup_centre(keep: Path, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def mosquitto_config(keep: Path, port: int) -> str:
-    """Return deploy/mosquitto/mosquitto.conf with a test's own port and places, else unchanged."""
+def mosquitto_config(keep: Path, port: int, certificates_port: int) -> str:
+    """Return deploy/mosquitto/mosquitto.conf with a test's own ports and places, else unchanged."""
     text = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text("utf-8")
     for theirs, ours in (
         ("listener 8883\n", f"listener {port} 127.0.0.1\n"),
-        ("/etc/fleetmark/acl\n", f"{ACL}\n"),
+        ("listener 8884\n", f"listener {certificates_port} 127.0.0.1\n"),
         ("/etc/fleetmark/broker/", f"{keep}/broker/"),
     ):
         assert theirs in text
@@ -43,19 +43,43 @@ def mosquitto_config(keep: Path, port: int) -> str:
 class Centre:
     """Secrets made by the script, and a Mosquitto that runs with the deployment's configuration."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, secrets: Path | None = None) -> None:
+        """Make the secrets, or take a copy of some that were made before."""
         self.keep = directory / "secrets"
         self.port = free_port()
+        self.certificates_port = free_port()
         self.data_dir = directory / "broker"
         self.data_dir.mkdir()
-        made = self.setup("init", "centre.example")
-        assert made.returncode == 0, made.stderr
+        if secrets is None:
+            made = self.setup("init", "centre.example")
+            assert made.returncode == 0, made.stderr
+        else:
+            shutil.copytree(secrets, self.keep)
         self._config = directory / "mosquitto.conf"
-        self._config.write_text(mosquitto_config(self.keep, self.port), "utf-8")
+        self._config.write_text(
+            mosquitto_config(self.keep, self.port, self.certificates_port), "utf-8"
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def setup(self, *args: object) -> subprocess.CompletedProcess[str]:
         return setup_centre(self.keep, *args)
+
+    def enroll(self, *args: object) -> subprocess.CompletedProcess[str]:
+        """Run `fleetmark enroll`; devices get passwords unless `--certificate` is among `args`."""
+        kind = () if "--certificate" in args else ("--password",)
+        return self.command("enroll", *args, *kind)
+
+    def command(self, *args: object) -> subprocess.CompletedProcess[str]:
+        """Run a command of the collector on the secrets."""
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "fleetmark_collector", *map(str, args)),
+                *("--identities", self.keep, "--data-dir", self.data_dir),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
     def start(self, **env: str) -> "Centre":
         """Start the broker and wait until it listens."""
@@ -82,7 +106,7 @@ class Centre:
             self._process = None
 
     def password_file(self, user: str) -> Path:
-        name = "collector-password" if user == COLLECTOR else f"devices/{user}/password"
+        name = "collector-password" if user == COLLECTOR else f"devices/{user}/agent-password"
         return self.keep / name
 
     def settings(self, user: str) -> BrokerSettings:
@@ -98,11 +122,18 @@ class Centre:
     def start_agent(self, device: str, directory: Path, **env: str) -> Command:
         """Start an agent by the device's kit; places and port are this machine's."""
         kit = self.keep / "devices" / device
+        secrets = {
+            "FLEETMARK_BROKER__PASSWORD_FILE": kit / "agent-password",
+            "FLEETMARK_BROKER__CERT_FILE": kit / "agent.crt",
+            "FLEETMARK_BROKER__KEY_FILE": kit / "agent.key",
+        }
+        by_password = (kit / "agent-password").exists()
         here = {
             "FLEETMARK_BROKER__HOST": "localhost",
-            "FLEETMARK_BROKER__PORT": str(self.port),
-            "FLEETMARK_BROKER__PASSWORD_FILE": str(kit / "password"),
-            "FLEETMARK_BROKER__CA_FILE": str(kit / "ca.crt"),
+            "FLEETMARK_BROKER__PORT": str(self.port if by_password else self.certificates_port),
+            "FLEETMARK_BROKER__CA_FILE": str(kit / "agent-ca.crt"),
+            **{name: str(file) for name, file in secrets.items() if file.exists()},
+            "FLEETMARK_LOG_LEVEL": "debug",
             "FLEETMARK_STATE_DIR": str(directory / f"state-{device}"),
             "FLEETMARK_RUNNER__LOCK_FILE": str(directory / "bench.lock"),
         }
@@ -116,6 +147,8 @@ class Centre:
         """Return a collector's settings; `store` is its [store] table."""
         file = directory / "collector.toml"
         file.write_text(
+            # What is logged in no case, a secret, must not be in this log either.
+            "log_level = 'debug'\n"
             f"data_dir = '{directory}/data'\n[broker]\nhost = 'localhost'\nport = {self.port}\n"
             f"username = '{COLLECTOR}'\npassword_file = '{self.password_file(COLLECTOR)}'\n"
             f"ca_file = '{self.keep}/ca.crt'\n{store}",

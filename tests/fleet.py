@@ -44,8 +44,11 @@ class Fleet:
         arguments += ["--broker-host", "127.0.0.1", "--broker-port", str(self.broker.port)]
         self._start(name, "fleetmark_collector", arguments)
 
-    def start_agent(self, device: str, toml: str = "") -> None:
-        """Start an agent, which shares the tests' model store; `toml` is added to its settings."""
+    def start_agent(self, device: str, toml: str = "", version: str | None = None) -> None:
+        """Start an agent, which shares the tests' model store; `toml` is added to its settings.
+
+        With a `version` it is as if it were of that one.
+        """
         config = self.directory / f"{device}.toml"
         top, _, tables = toml.partition("[")
         config.write_text(
@@ -58,17 +61,22 @@ class Fleet:
             + (f"[{tables}" if tables else ""),
             "utf-8",
         )
-        self._start(device, "fleetmark_agent", ["run", "--config", str(config)])
+        arguments = ["run", "--config", str(config)]
+        if version is None:
+            self._start(device, "fleetmark_agent", arguments)
+        else:
+            pretender = str(Path(__file__).with_name("agentofversion.py"))
+            self._launch(device, [pretender, version, *arguments])
 
     def state_dir(self, device: str) -> Path:
         """Return where an agent keeps its outbox."""
         return self.directory / f"state-{device}"
 
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a process and wait for its end."""
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to a process and wait for its end; return its exit code."""
         process = self._processes.pop(name)
         process.send_signal(number)
-        process.wait(30)
+        return process.wait(30)
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a process that lives on."""
@@ -99,9 +107,12 @@ class Fleet:
                 self.kill(name)
 
     def _start(self, name: str, module: str, arguments: list[str]) -> None:
+        self._launch(name, ["-m", module, *arguments])
+
+    def _launch(self, name: str, arguments: list[str]) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, *arguments],
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,

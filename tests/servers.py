@@ -48,6 +48,11 @@ class Mosquitto:
             time.sleep(0.02)
         raise RuntimeError(f"mosquitto does not listen on {self.port}")
 
+    def signal(self, number: int) -> None:
+        """Send it a signal that it survives, such as SIGSTOP and SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """Kill it (-9); what it held is gone."""
         if self._process is not None:

@@ -1,18 +1,17 @@
 """An MQTT client made from the settings, and a trial connection for the doctor (paho-mqtt)."""
 
 import random
-import socket
-import ssl
 import threading
-from pathlib import Path
+import time
 from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fleetmark_agent.config import AgentSettings
-from fleetmark_protocol.errors import ConfigError, StoreUnavailable
-from fleetmark_protocol.settings import BrokerSettings
+from fleetmark_protocol.brokertrouble import explain
+from fleetmark_protocol.errors import StoreUnavailable
+from fleetmark_protocol.tls import client_context
 
 RECONNECT_MIN_S = 1
 RECONNECT_MAX_S = 20
@@ -39,7 +38,7 @@ def make_client(
         version: of MQTT; all that is part of the contract works with 3.1.1.
 
     Raises:
-        ConfigError: a certificate or password file cannot be read.
+        ConfigError: a certificate or password file cannot be used.
     """
     broker = settings.broker
     client = mqtt.Client(
@@ -49,37 +48,15 @@ def make_client(
         clean_session=None if version is MQTTProtocolVersion.MQTTv5 else True,
         protocol=version,
     )
-    if broker.ca_file is not None:
-        _check_readable(broker)
-        try:
-            client.tls_set(
-                ca_certs=str(broker.ca_file),
-                certfile=None if broker.cert_file is None else str(broker.cert_file),
-                keyfile=None if broker.key_file is None else str(broker.key_file),
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"broker.ca_file, cert_file, key_file: {error}") from error
+    context = client_context(broker)
+    if context is not None:
+        client.tls_set_context(context)
     if broker.username is not None:
         password = broker.password()
         client.username_pw_set(
             broker.username, None if password is None else password.get_secret_value()
         )
     return client
-
-
-def _check_readable(broker: BrokerSettings) -> None:
-    """Name the file that is missing, which OpenSSL would not.
-
-    Raises:
-        ConfigError: a file cannot be read.
-    """
-    for name in ("ca_file", "cert_file", "key_file"):
-        file: Path | None = getattr(broker, name)
-        try:
-            if file is not None:
-                file.open("rb").close()
-        except OSError as error:
-            raise ConfigError(f"broker.{name}: {file}: {error.strerror}") from error
 
 
 def try_broker(settings: AgentSettings, timeout_s: float = 5.0) -> None:
@@ -102,16 +79,9 @@ def try_broker(settings: AgentSettings, timeout_s: float = 5.0) -> None:
     client.on_connect = on_connect
     try:
         client.connect(settings.broker.host, settings.broker.port, keepalive=10)
-    except socket.gaierror as error:
-        raise StoreUnavailable(
-            f"the name cannot be resolved ({error.strerror})", hint="check broker.host and DNS"
-        ) from error
-    except ssl.SSLError as error:
-        raise StoreUnavailable(f"TLS: {error}", hint="check broker.ca_file and the port") from error
     except OSError as error:
-        raise StoreUnavailable(
-            str(error), hint="is the broker running (`fleetmark broker`), is a firewall between?"
-        ) from error
+        trouble = explain(error, settings.broker, time.time_ns())
+        raise StoreUnavailable(trouble.reason, hint=trouble.hint) from error
     client.loop_start()
     came = answered.wait(timeout_s)
     client.disconnect()

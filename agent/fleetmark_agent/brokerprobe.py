@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,13 @@ from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import ContractError
 from fleetmark_protocol.ids import new_uuid
-from fleetmark_protocol.messages import Batch, Status
+from fleetmark_protocol.messages import Ack, Batch, Status
+from fleetmark_protocol.version import __version__
 
 RETAINED_S = 1.0
 """How long a retained message may take once the subscription is granted."""
+ANSWER_S = 3.0
+"""How long a collector may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class Heard:
         refusal: why it does not take us; None if it does.
         may_speak: whether we may publish as this device; None where it does not say (MQTT 3.1.1).
         status: the retained status under this device's name; None if there is none.
+        collector: what a collector answered; None if none did.
     """
 
     answered: bool = False
     refusal: str | None = None
     may_speak: bool | None = None
     status: Status | None = None
+    collector: Ack | None = None
 
 
 def ask_broker(settings: AgentSettings, timeout_s: float) -> Heard:
@@ -47,8 +53,8 @@ def ask_broker(settings: AgentSettings, timeout_s: float) -> Heard:
     if not found.answered or found.refusal is not None:
         return found
     # Only MQTT 5 says that what was published was not let through.
-    may_speak = _Probe(settings, timeout_s, MQTTProtocolVersion.MQTTv5).speak()
-    return Heard(found.answered, None, may_speak, found.status)
+    may_speak, answer = _Probe(settings, timeout_s, MQTTProtocolVersion.MQTTv5).speak()
+    return Heard(found.answered, None, may_speak, found.status, answer)
 
 
 class _Probe:
@@ -89,18 +95,41 @@ class _Probe:
         finally:
             self._end()
 
-    def speak(self) -> bool | None:
-        """Return whether a batch without records is let through; None if nobody says."""
+    def speak(self) -> tuple[bool | None, Ack | None]:
+        """Return whether a batch without records is let through, and what a collector says to it.
+
+        None stands for nobody who says.
+        """
+        through: bool | None = None
         try:
             if self._connect() is not None:
-                return None
-            empty = Batch(epoch=new_uuid(), records=())
+                return None, None
+            self._client.subscribe(self._topic("ack"), 1)
+            self._granted.wait(self._timeout_s)
+            empty = Batch(epoch=new_uuid(), records=(), agent_version=__version__)
             self._client.publish(self._topic("data"), codec.encode(empty), qos=1)
-            return self._published.get(timeout=self._timeout_s)
+            through = self._published.get(timeout=self._timeout_s)
+            return through, self._answer(empty.epoch) if through else None
         except (queue.Empty, OSError):
-            return None
+            return through, None
         finally:
             self._end()
+
+    def _answer(self, epoch: str) -> Ack | None:
+        """Return what is said to our batch, among what is said to the agent that runs here.
+
+        Raises:
+            queue.Empty: nobody says anything.
+        """
+        end_s = time.monotonic() + ANSWER_S
+        while True:
+            payload = self._retained.get(timeout=max(0.0, end_s - time.monotonic()))
+            try:
+                ack = codec.decode(Ack, payload)
+            except ContractError:
+                continue
+            if ack.epoch == epoch:
+                return ack
 
     def _connect(self) -> str | None:
         """Return why we are refused, or None.

@@ -1,10 +1,12 @@
 """The agent's settings: who the device is, what its owner allows, where things are kept."""
 
+import ipaddress
 import os
 import platform
 import re
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,6 +18,46 @@ from fleetmark_protocol.settings import BrokerSettings, Section, Settings, load
 
 TimeZone = Annotated[str, AfterValidator(check_name)]
 
+
+PLACE = re.compile(
+    r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[1-9]\d{0,4}))?"
+)
+"""A host with a port or without."""
+
+
+def _host_or_network(word: str) -> str:
+    if PLACE.fullmatch(word) is None:
+        try:
+            ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            raise ValueError("is neither a host's name nor an address nor a network") from None
+    return word
+
+
+PrivateHost = Annotated[str, AfterValidator(_host_or_network)]
+
+
+def _base_url(url: str) -> str:
+    try:
+        place = _place(url)
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from None
+    if urlsplit(url).scheme not in ("http", "https") or PLACE.fullmatch(place) is None:
+        raise ValueError(f"{url!r} is no URL, such as https://mirror.example:8443")
+    return url
+
+
+def _place(url: str) -> str:
+    """Return host and port of a URL; a ValueError where it has none that can be."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    usual = 443 if parts.scheme == "https" else 80
+    return f"{host}:{usual if parts.port is None else parts.port}"
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+HUB = "https://huggingface.co"
 GIB = 2**30
 MIB = 2**20
 
@@ -55,9 +97,21 @@ class ModelSettings(Section):
     """Refuse to download what comes without a digest (a PyPI file has its wheel's)."""
     allow_convert: bool = True
     """Let a job ask for another quantization of a model that is here."""
-    hf_endpoint: str = "https://huggingface.co"
+    allow_private_hosts: tuple[PrivateHost, ...] = ()
+    """What models may be downloaded from inside private networks, this machine included: names
+    and addresses, with a port or without (`mirror.lan:8443`), and networks (`10.1.0.0/16`). By
+    default they come from the Internet alone."""
+    hf_endpoint: BaseUrl = HUB
+    """What `hf://` stands for; may be in a private network without being named there."""
     pypi_index: str | None = None
     """Another index than pip's own settings name."""
+
+    @property
+    def private_places(self) -> tuple[str, ...]:
+        """All that the owner lets downloads connect to although it is private."""
+        if self.hf_endpoint == HUB:
+            return self.allow_private_hosts
+        return (*self.allow_private_hosts, _place(self.hf_endpoint))
 
 
 class OutboxSettings(Section):
@@ -74,6 +128,12 @@ class RunnerSettings(Section):
     """Names of backends that a job may ask for; `*` allows every one installed."""
     max_backend_bytes: Annotated[int, Field(ge=MIB)] | None = None
     """Kill a backend whose process tree holds more memory (PSS); default: only the kernel does."""
+    max_job_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
+    """Longest that one attempt of a job may hold the device, its model's download and all waiting
+    included; after a restart or a retry it begins anew. A job that asks for more is rejected."""
+    max_context_tokens: Annotated[int, Field(ge=8)] | None = None
+    """Largest context that a job may ask for, over all that its engine serves at once; default:
+    what fits in memory."""
     lock_file: Path | None = None
     """Held while a job runs, so that two agents on one machine never measure at once; default: a
     file every user of the machine shares."""

@@ -2,24 +2,23 @@
 that fails."""
 
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 
 from fleetmark_agent.brokerclient import make_client
 from fleetmark_agent.brokerprobe import Heard, ask_broker
+from fleetmark_agent.centre import refusal_of
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.findings import Finding
+from fleetmark_protocol.brokertrouble import date, explain, own_certificate
 from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.messages import Ack
 from fleetmark_protocol.settings import BrokerSettings
+from fleetmark_protocol.tls import client_context
+from fleetmark_protocol.version import FIRST_VERSION
 
 BUILT_NS = 1_767_225_600 * 10**9
 """2026-01-01: a clock before it has never been set."""
-
-NO_TLS = "no TLS is spoken there: check broker.port (8883 is usual for TLS, 1883 without)"
-
-# Of OpenSSL's x509_vfy.h, as `SSLCertVerificationError.verify_code` has them.
-NOT_YET_VALID, EXPIRED, WRONG_NAME, WRONG_ADDRESS = 9, 10, 62, 64
 
 
 def examine_broker(
@@ -42,10 +41,11 @@ def examine_broker(
     if now_ns < BUILT_NS:
         yield Finding(
             "bad",
-            f"clock: it says {_date(now_ns)}",
+            f"clock: it says {date(now_ns)}",
             "set it (timedatectl; systemd-timesyncd or chrony keep it): certificates and "
             "measurements go by it",
         )
+    yield from _own_certificate(broker, now_ns)
     try:
         # Password and certificate files, before anybody is asked.
         make_client(settings, "-doctor")
@@ -54,12 +54,29 @@ def examine_broker(
         heard = ask_broker(settings, timeout_s)
     except ConfigError as error:
         yield Finding("bad", f"{where}: {error.message}", error.hint)
-    except ssl.SSLError as error:
-        yield Finding("bad", f"{where}: TLS: {_reason(error)}", _tls_hint(error, broker, now_ns))
     except OSError as error:
-        yield Finding("bad", f"{where}: {error}", _network_hint(error, broker))
+        trouble = explain(error, broker, now_ns)
+        yield Finding("bad", f"{where}: {trouble.reason}", trouble.hint)
     else:
         yield from _judge(heard, settings, where, running_boot_id)
+
+
+def _own_certificate(broker: BrokerSettings, now_ns: int) -> Iterator[Finding]:
+    """Find one that has ended or will soon: then the broker lets us in no more."""
+    own = own_certificate(broker)
+    if own is None:
+        return
+    what, renew = "our own certificate", "make a new one in the centre: `fleetmark enroll`"
+    clock = f"this machine's clock says {date(now_ns)}: is that right?"
+    phase = own.phase(now_ns)
+    if phase == "expired":
+        yield Finding("bad", f"{what} ended on {date(own.ends_ns)}", f"{renew}; {clock}")
+    elif phase == "not yet valid":
+        yield Finding("bad", f"{what} begins on {date(own.begins_ns)}", clock)
+    else:
+        ends = f"{what} ends on {date(own.ends_ns)}, in {own.days_left(now_ns)} days"
+        soon = phase == "ends soon"
+        yield Finding("warn" if soon else "ok", ends, renew if soon else None)
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -74,24 +91,6 @@ def _reach(broker: BrokerSettings, timeout_s: float) -> socket.socket:
     return socket.create_connection((broker.host, broker.port), timeout_s)
 
 
-def _network_hint(error: OSError, broker: BrokerSettings) -> str:
-    if isinstance(error, socket.gaierror):
-        return "check broker.host, and whether this device has a name server (DNS)"
-    if isinstance(error, TimeoutError):
-        return (
-            f"nothing comes back: is the machine on, does a firewall or security group on the way "
-            f"let TCP port {broker.port} through, is there a route?"
-        )
-    if isinstance(error, ConnectionRefusedError):
-        return (
-            f"the machine is there, but nothing listens on port {broker.port}: is the broker "
-            "running (`fleetmark broker`), does it listen to the network, is broker.port right?"
-        )
-    if isinstance(error, ConnectionResetError):
-        return NO_TLS if broker.ca_file else "it hung up: does it expect TLS (broker.ca_file)?"
-    return "is this device's network up?"
-
-
 # --- TLS -----------------------------------------------------------------------------------------
 
 
@@ -102,11 +101,9 @@ def _secure(broker: BrokerSettings, plain: socket.socket) -> None:
         ssl.SSLError: the two do not agree.
         OSError: the connection broke.
     """
-    if broker.ca_file is None:
+    context = client_context(broker)
+    if context is None:
         return
-    context = ssl.create_default_context(cafile=str(broker.ca_file))
-    if broker.cert_file is not None:
-        context.load_cert_chain(broker.cert_file, broker.key_file)
     with context.wrap_socket(plain, server_hostname=broker.host) as secured:
         secured.settimeout(0.3)
         try:
@@ -114,37 +111,6 @@ def _secure(broker: BrokerSettings, plain: socket.socket) -> None:
             secured.recv(1)
         except TimeoutError:
             return
-
-
-def _reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    return (error.reason or str(error)).replace("_", " ").lower()
-
-
-def _tls_hint(error: ssl.SSLError, broker: BrokerSettings, now_ns: int) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        clock = f"this device's clock says {_date(now_ns)}: is that right?"
-        if error.verify_code == NOT_YET_VALID:
-            return f"the broker's certificate begins later; {clock}"
-        if error.verify_code == EXPIRED:
-            return f"the broker needs a new certificate, unless the clock is wrong; {clock}"
-        if error.verify_code in (WRONG_NAME, WRONG_ADDRESS):
-            return f"broker.host must be one of the certificate's names; {broker.host!r} is none"
-        return f"{broker.ca_file} is not the CA that signed the broker's certificate"
-    reason = error.reason or ""
-    if reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"):
-        return NO_TLS
-    if "ALERT" in reason or "CERTIFICATE_REQUIRED" in reason:
-        return (
-            "the broker does not take this device's certificate (expired, revoked, of another CA, "
-            "or none given): check broker.cert_file and key_file"
-        )
-    return "check broker.ca_file and the port"
-
-
-def _date(time_ns: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time_ns // 10**9))
 
 
 # --- MQTT ----------------------------------------------------------------------------------------
@@ -166,7 +132,7 @@ def _judge(
             "is it an MQTT broker that listens there? Does it expect TLS (broker.ca_file)?",
         )
         return
-    yield Finding("ok", f"{where} accepts us{' over TLS' if broker.ca_file else ''}")
+    yield Finding("ok", f"{where} accepts us{' over TLS' if broker.uses_tls else ''}")
     if heard.may_speak is False:
         yield Finding(
             "bad",
@@ -180,7 +146,28 @@ def _judge(
             f"{where}: what the agent here says of itself does not come back",
             "the broker's rules (ACL) must let a device read its own status, ack and jobs",
         )
+    if heard.may_speak:
+        yield _collector(heard.collector)
     yield from _clash(heard, settings, running_boot_id)
+
+
+def _collector(answer: Ack | None) -> Finding:
+    """Say whether somebody takes our records: an agent that nobody hears is no device to anyone."""
+    if answer is None:
+        return Finding(
+            "warn",
+            "no collector answers there",
+            "does one run on the same broker, and can it write? `fleetmark doctor` in the centre",
+        )
+    reason = refusal_of(answer)
+    if reason is not None:
+        return Finding(
+            "bad",
+            f"the collector refuses this agent: {reason}",
+            "what is measured waits here until then",
+        )
+    version = answer.collector_version or FIRST_VERSION
+    return Finding("ok", f"a collector, version {version}, takes our records")
 
 
 def _clash(heard: Heard, settings: AgentSettings, running_boot_id: str | None) -> Iterator[Finding]:
@@ -188,7 +175,7 @@ def _clash(heard: Heard, settings: AgentSettings, running_boot_id: str | None) -
     status = heard.status
     if status is None or not status.online or status.boot_id == running_boot_id:
         return
-    other = f"an agent {status.agent_version}, started {_date(status.started_ns)}"
+    other = f"an agent {status.agent_version}, started {date(status.started_ns)}"
     who = f"{settings.fleet}/{settings.device_id}"
     if running_boot_id is not None:
         yield Finding(

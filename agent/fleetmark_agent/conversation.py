@@ -8,14 +8,16 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from fleetmark_agent import hush
+from fleetmark_agent.assignments import RefusedJob
+from fleetmark_agent.centre import Centre
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.outbox import TELEMETRY, Outbox
 from fleetmark_agent.resend import SendWindow
+from fleetmark_agent.roles import Publish, Watcher
 from fleetmark_agent.wishes import Wishes
 from fleetmark_protocol import codec, logs, topics
 from fleetmark_protocol.errors import ContractError, StoreUnavailable
@@ -24,27 +26,12 @@ from fleetmark_protocol.topics import Channel
 
 BATCH_RECORDS = 200
 BATCH_BYTES = 200_000
+PROBE_RECORDS = 1
+"""In a batch that is offered to a collector which has refused the last one."""
 TELEMETRY_DELAY_S = 2.0
 """How long telemetry may wait for company; results go at once."""
-ACKS_KEPT = 1000
+ACKS_KEPT = 100
 """Acks that may wait for the end of a timed window; what a lost one confirmed is sent again."""
-
-
-class Publish(Protocol):
-    """Hands a message to the connection, at QoS 1; what it returns goes to who asked for it."""
-
-    def __call__(self, topic: str, payload: bytes, *, retain: bool) -> object:
-        """Take a message."""
-
-
-class Watcher(Protocol):
-    """Counts what a conversation does."""
-
-    def sent(self, seqs: Sequence[int]) -> None:
-        """Take note of records that were sent, for the first time or again."""
-
-    def acked(self, ranges: Sequence[tuple[int, int]], freed: int) -> None:
-        """Take note of an ack of ours, and of how many records it freed."""
 
 
 class Conversation:
@@ -59,6 +46,7 @@ class Conversation:
         publish: Publish,
         wake: Callable[[], None],
         on_assignment: Callable[[Assignment], None],
+        on_refused: Callable[[RefusedJob], None],
         on_withdrawn: Callable[[str], None],
         rng: random.Random,
         watcher: Watcher | None = None,
@@ -74,6 +62,7 @@ class Conversation:
             publish: called without a lock held.
             wake: called, without a lock held, when `urgent` may have become true.
             on_assignment: called by `received` with each assignment, repeated ones included.
+            on_refused: called by `received` with each assignment that we do not go by.
             on_withdrawn: called by `received` with the id of a job whose assignment was cleared.
             rng: spreads the resends of a fleet.
             watcher: counts; None for nobody.
@@ -81,21 +70,19 @@ class Conversation:
             wall_ns: the Unix time in nanoseconds.
         """
         self._fleet, self._device = settings.fleet, settings.device_id
-        self._outbox = outbox
-        self._status = status
+        self._outbox, self._status = outbox, status
         self._publish = publish
         self._wake = wake
         self._watcher = watcher
         self._clock_s, self._wall_ns = clock_s, wall_ns
         self._log = logs.get("link")
-        self._lock, self._turning = threading.Lock(), threading.Lock()
+        self._lock, self._turning, self._hearing = (threading.Lock() for _ in range(3))
         self._window = SendWindow(rng)
         self._hush = hush.Hush()
         self._late_acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
-        self._wishes = Wishes(on_assignment, on_withdrawn, clock_s)
-        self._hurry = False
-        self._connected = False
-        self._leaving = False
+        self._wishes = Wishes(on_assignment, on_refused, on_withdrawn, clock_s)
+        self.centre = Centre()
+        self._hurry = self._connected = self._leaving = False
         self.inventory: Inventory | None = None
         """What `greet` publishes; see `announce` for a changed one."""
         self.next_s = clock_s()
@@ -183,24 +170,32 @@ class Conversation:
             self._log.error("message_refused", topic=name, error=str(error))
 
     def _acked(self, ack: Ack) -> None:
+        if ack.epoch != self._outbox.epoch:
+            # Of an outbox that we had before, or the answer to a doctor.
+            return
         # Taking it in writes to the disk, and makes room for more to be sent.
         self._late_acks.append(ack)
         if not self._hush.held:
             self._take_acks()
 
     def _take_acks(self) -> None:
-        while self._late_acks and not self._hush.held:
+        while not self._hush.held:
+            with self._hearing:
+                if not self._late_acks:
+                    return
+                ack = self._late_acks.popleft()
+                taken = self.centre.takes(ack)
             try:
-                self._take_ack(self._late_acks.popleft())
-            except IndexError:
-                return
+                self._take_ack(ack, taken=taken)
             except StoreUnavailable as error:
                 self._log.error("ack_refused", error=str(error))
 
-    def _take_ack(self, ack: Ack) -> None:
-        freed = self._outbox.ack(ack.epoch, ack.ranges)
-        if ack.epoch != self._outbox.epoch:
+    def _take_ack(self, ack: Ack, *, taken: bool) -> None:
+        if not taken:
+            with self._lock:
+                self._window.refused(self._clock_s())
             return
+        freed = self._outbox.ack(ack.epoch, ack.ranges)
         with self._lock:
             self._window.acked(ack.ranges)
             self._hurry = self._hurry or self._outbox.backlog().records > 0
@@ -277,13 +272,15 @@ class Conversation:
     def _send_what_fits(self) -> None:
         while True:
             with self._lock:
-                late = self._window.expire(self._clock_s())
+                now_s = self._clock_s()
+                late = self._window.expire(now_s)
                 if late:
                     self._log.info("ack_missing", batches=late, in_a_row=self._window.missed)
-                if not (self._may_send() and self._window.may_send()):
+                if not (self._may_send() and self._window.may_send(now_s)):
                     return
                 skip = self._window.under_way()
-            items = self._outbox.batch(BATCH_RECORDS, BATCH_BYTES, skip)
+                most = PROBE_RECORDS if self._window.refusals else BATCH_RECORDS
+            items = self._outbox.batch(most, BATCH_BYTES, skip)
             if not items:
                 return
             payload = codec.encode_batch(self._outbox.epoch, items)

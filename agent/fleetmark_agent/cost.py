@@ -27,7 +27,11 @@ def cost_fields(
         return {}
     if cost_usd is None:
         cost_usd = usd_per_hour * latency_s / SECONDS_PER_HOUR
-    fields = {"usd_per_hour": usd_per_hour, "cost_usd": cost_usd}
+    fields = {"usd_per_hour": usd_per_hour}
+    if not math.isfinite(cost_usd):
+        # Whoever named the price did not mean it, and no record holds it.
+        return fields
+    fields["cost_usd"] = cost_usd
     n = output_tokens or 0
     for name, product in (
         ("eq", cost_usd * latency_s),

@@ -15,6 +15,8 @@ from fleetmark_agent.workerprocess import WorkerProcess
 from fleetmark_protocol.errors import BackendTimeout, Canceled, FleetmarkError, JobTimedOut
 from fleetmark_protocol.messages import JobSpec, Options
 
+KEPT_LOGS = 100
+
 
 @dataclass(frozen=True)
 class Tools:
@@ -52,6 +54,13 @@ class Timed:
     prepared: bool = False
 
 
+def forget_old_logs(directory: Path) -> None:
+    """Remove what engines of long ago printed; the outbox needs the disk, too."""
+    logs = sorted(directory.glob("*.log"), key=lambda file: file.lstat().st_mtime_ns)
+    for file in logs[:-KEPT_LOGS]:
+        file.unlink(missing_ok=True)
+
+
 class Engine:
     """Used by the runner's thread; `cancel` may be called from any."""
 
@@ -75,6 +84,7 @@ class Engine:
         self._prepares = False
         self._prepares_rounds = False
         log_file = tools.log_dir / f"{spec.job_id}.log"
+        forget_old_logs(tools.log_dir)
         self._worker = WorkerProcess(spec.backend, log_file, self._too_large)
         tools.sampler.follow(self._worker.pid)
 

@@ -111,6 +111,15 @@ class JobLog:
             (*_TERMINAL, JobState.IN_PROGRESS),
         )
 
+    def open_count(self) -> int:
+        """Return how many jobs are not terminal."""
+        with self._database.transaction() as connection:
+            found = connection.execute(
+                f"SELECT count(*) FROM jobs WHERE NOT {_IS_TERMINAL}",  # noqa: S608
+                _TERMINAL,
+            ).fetchone()
+        return int(found[0])
+
     def known(self) -> tuple[KnownJob, ...]:
         """Return what the inventory says of jobs: all that are open, and those that ended last."""
         with self._database.transaction():
@@ -149,10 +158,16 @@ class JobLog:
     def end(self, record: JobRecord) -> None:
         """Move a job to the terminal state of `record` and forget the oldest ended ones."""
         with self._database.transaction(durable=True) as connection:
-            state = move(self._must(record.job_id).state, record.state)
+            entry = self._must(record.job_id)
+            state = move(entry.state, record.state)
             connection.execute(
-                "UPDATE jobs SET state = ?, final = ? WHERE job_id = ?",
-                (state, record.model_dump_json(), record.job_id),
+                "UPDATE jobs SET state = ?, final = ?, spec = ? WHERE job_id = ?",
+                (
+                    state,
+                    record.model_dump_json(),
+                    _without_content(entry.spec).model_dump_json(),
+                    record.job_id,
+                ),
             )
             old = connection.execute(
                 f"SELECT job_id FROM jobs WHERE {_IS_TERMINAL}"  # noqa: S608
@@ -201,6 +216,12 @@ class JobLog:
         if entry is None:
             raise ContractError(f"job {job_id} is not known here")
         return entry
+
+
+def _without_content(spec: JobSpec) -> JobSpec:
+    """Return a job that has ended without its prompts: hundreds are kept, and read all at once."""
+    work = spec.workloads[0].model_copy(update={"prompts": ("",)})
+    return spec.model_copy(update={"workloads": (work,), "labels": {}})
 
 
 def _entry(row: tuple[str, str, int, str | None, int, int]) -> Entry:

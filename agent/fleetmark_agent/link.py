@@ -10,12 +10,24 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 
-from fleetmark_agent.brokerclient import RECONNECT_MIN_S, make_client, reconnect_max_s
+from fleetmark_agent.assignments import RefusedJob
+from fleetmark_agent.brokerclient import RECONNECT_MAX_S, RECONNECT_MIN_S, make_client
+from fleetmark_agent.centre import Centre
 from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.conversation import Conversation, Watcher
+from fleetmark_agent.conversation import Conversation
 from fleetmark_agent.outbox import Outbox
+from fleetmark_agent.roles import Watcher
 from fleetmark_protocol import logs
+from fleetmark_protocol.backoff import Backoff
+from fleetmark_protocol.brokertrouble import explain, explain_hang_up
 from fleetmark_protocol.messages import Assignment, Inventory, Status
+
+UNSTEADY = 3
+"""So many connections in a row that did not hold are one too many for a broken network."""
+BROKEN_TURN_S = 5.0
+"""How long the sender rests after a mistake of ours: it may be made again at once."""
+CLIENT_STOP_S = 5.0
+"""How long a stop waits for paho's thread: a name server or a broker that hangs may hold it."""
 
 
 class Link:
@@ -27,6 +39,7 @@ class Link:
         outbox: Outbox,
         status: Status,
         on_assignment: Callable[[Assignment], None],
+        on_refused: Callable[[RefusedJob], None],
         on_withdrawn: Callable[[str], None],
         rng: random.Random,
         watcher: Watcher | None = None,
@@ -38,6 +51,7 @@ class Link:
             outbox: what is sent.
             status: the birth; its will is the same, offline.
             on_assignment: called from paho's thread with each assignment, repeated ones included.
+            on_refused: called likewise with each assignment that we do not go by.
             on_withdrawn: called with the job id when an assignment was cleared.
             rng: spreads reconnections and resends of a fleet.
             watcher: counts what is sent and confirmed; None for nobody.
@@ -50,7 +64,7 @@ class Link:
         self._log = logs.get("link")
         self._wake = threading.Condition()
         self._stopping = False
-        self._complaint: str | None = None
+        self._complaint = ""
         self._talk = Conversation(
             settings,
             outbox,
@@ -58,6 +72,7 @@ class Link:
             publish=self._publish,
             wake=self._notify,
             on_assignment=on_assignment,
+            on_refused=on_refused,
             on_withdrawn=on_withdrawn,
             rng=rng,
             watcher=watcher,
@@ -65,7 +80,7 @@ class Link:
         self._client = make_client(settings)
         topic, payload = self._talk.will()
         self._client.will_set(topic, payload, qos=1, retain=True)
-        self._client.reconnect_delay_set(RECONNECT_MIN_S, reconnect_max_s(rng))
+        self._backoff = Backoff(RECONNECT_MIN_S, RECONNECT_MAX_S, rng)
         self._client.on_connect = self._connected_now
         self._client.on_connect_fail = self._failed
         self._client.on_disconnect = self._disconnected_now
@@ -108,7 +123,11 @@ class Link:
             except (ValueError, RuntimeError) as error:
                 self._log.debug("goodbye_not_sent", error=str(error))
         self._client.disconnect()
-        self._client.loop_stop()
+        ended = threading.Thread(target=self._client.loop_stop, name="link-stop", daemon=True)
+        ended.start()
+        ended.join(CLIENT_STOP_S)
+        if ended.is_alive():
+            self._log.warning("network_hangs", hint="left to itself; nothing is lost")
 
     @property
     def alive(self) -> bool:
@@ -120,6 +139,11 @@ class Link:
         """Whether the broker has us."""
         return self._talk.connected
 
+    @property
+    def centre(self) -> Centre:
+        """What the collector has said of itself."""
+        return self._talk.centre
+
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> mqtt.MQTTMessageInfo:
         return self._client.publish(topic, payload, qos=1, retain=retain)
 
@@ -129,38 +153,73 @@ class Link:
         self, client: mqtt.Client, _data: Any, _flags: Any, code: Any, _p: Any
     ) -> None:
         if code.is_failure:
-            self._log.error("broker_refused", reason=str(code), hint="check username and password")
+            self._complain("broker_refused", str(code), "check username and password_file")
             return
+        self._backoff.connected()
         broker = self._settings.broker
-        client.subscribe(self._talk.subscriptions())
-        self._complaint = None
+        self._complaint = ""
         self._log.info("connected", host=broker.host, port=broker.port)
-        self._talk.greet()
+        try:
+            client.subscribe(self._talk.subscriptions())
+            self._talk.greet()
+        except Exception:  # noqa: BLE001 - as in `_received`
+            self._log.exception("greeting_broke")
 
     def _failed(self, _client: mqtt.Client, _data: Any) -> None:
+        self._wait_longer()
         # paho calls us while it handles what went wrong, and tells it no other way.
-        reason = str(sys.exception() or "unknown")
-        if reason != self._complaint:
-            # Once for each trouble, not once for each try.
-            self._complaint = reason
-            broker = self._settings.broker
-            self._log.warning(
-                "broker_unreachable",
-                host=broker.host,
-                port=broker.port,
-                reason=reason,
-                hint="kept trying; records wait in the outbox",
-            )
+        error = sys.exception()
+        if isinstance(error, OSError):
+            trouble = explain(error, self._settings.broker, time.time_ns())
+            self._complain("broker_unreachable", trouble.reason, trouble.hint)
+        else:
+            self._complain("broker_unreachable", str(error or "unknown"), "tried again and again")
 
     def _disconnected_now(
         self, _client: mqtt.Client, _data: Any, _flags: Any, code: Any, _props: Any
     ) -> None:
+        was = self._talk.connected
         self._talk.lost()
-        if not self._stopping:
-            self._log.warning("disconnected", reason=str(code))
+        self._wait_longer()
+        if self._stopping:
+            return
+        if not was:
+            trouble = explain_hang_up(code, self._settings.broker, time.time_ns())
+            if not self._complaint:
+                self._complain("broker_unreachable", trouble.reason, trouble.hint)
+            return
+        hint = "tried again"
+        if self._backoff.failures >= UNSTEADY:
+            hint = "again and again: does another device use this device_id? See `doctor`"
+        self._log.warning("disconnected", reason=str(code), hint=hint)
+
+    def _wait_longer(self) -> None:
+        """Have paho wait as we want it to; it calls this before each wait.
+
+        A fleet whose broker restarts must not come back as one wave.
+        """
+        wait_s = self._backoff.next_s()
+        self._client.reconnect_delay_set(wait_s, wait_s)  # type: ignore[arg-type]
+
+    def _complain(self, event: str, reason: str, hint: str) -> None:
+        """Log a trouble once, not once for each try."""
+        if f"{event} {reason}" == self._complaint:
+            return
+        self._complaint = f"{event} {reason}"
+        broker = self._settings.broker
+        self._log.warning(
+            event,
+            host=broker.host,
+            port=broker.port,
+            reason=reason,
+            hint=f"{hint}; tried again until it works, records wait in the outbox",
+        )
 
     def _received(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self._talk.received(message.topic, bytes(message.payload))
+        try:
+            self._talk.received(message.topic, bytes(message.payload))
+        except Exception:  # noqa: BLE001 - a mistake of ours must not end the network's thread
+            self._log.exception("message_broke")
 
     # --- the sender's thread -------------------------------------------------------------------
 
@@ -177,4 +236,9 @@ class Link:
                 )
                 if self._stopping:
                     return
-            self._talk.turn()
+            try:
+                self._talk.turn()
+            except Exception:  # noqa: BLE001 - as in `_received`
+                self._log.exception("turn_broke")
+                with self._wake:
+                    self._wake.wait_for(lambda: self._stopping, timeout=BROKEN_TURN_S)

@@ -60,6 +60,8 @@ class Outbox:
         self.on_append = on_append
         self._log = logs.get("outbox")
         self._lost_telemetry = 0
+        # The newest that was handed out to be sent, by priority.
+        self._handed_out = {RESULT: 0, TELEMETRY: 0}
         self.thinned = 0
         """Telemetry dropped near the cap since the start."""
         self.own_events = 0
@@ -144,22 +146,26 @@ class Outbox:
         """
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "SELECT seq, body FROM records ORDER BY priority, seq LIMIT ?",
+                "SELECT seq, priority, body FROM records ORDER BY priority, seq LIMIT ?",
                 (max_records + len(skip),),
             ).fetchall()
-        out: list[tuple[int, bytes]] = []
-        size = 0
-        for seq, body in rows:
-            if seq in skip:
-                continue
-            size += len(body) + ROW_OVERHEAD_BYTES
-            if out and (size > max_bytes or len(out) >= max_records):
-                break
-            out.append((seq, body))
+            out: list[tuple[int, bytes]] = []
+            size = 0
+            for seq, priority, body in rows:
+                if seq in skip:
+                    continue
+                size += len(body) + ROW_OVERHEAD_BYTES
+                if out and (size > max_bytes or len(out) >= max_records):
+                    break
+                out.append((seq, body))
+                self._handed_out[priority] = max(seq, self._handed_out[priority])
         return out
 
     def ack(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> int:
         """Let go of what is written at the centre; return how many records that were.
+
+        What `batch` has not handed out since the start cannot have been written: an ack of it is
+        somebody's mistake, and frees nothing.
 
         Raises:
             StoreUnavailable: the file cannot be written; the same ack may be given again.
@@ -169,16 +175,27 @@ class Outbox:
         freed = freed_bytes = 0
         with self._database.transaction() as connection:
             for first, last in ranges:
+                # Each priority is handed out in the order of its numbers.
+                which = (
+                    "WHERE seq BETWEEN ? AND ? AND seq <= CASE priority WHEN ? THEN ? ELSE ? END"
+                )
+                values = (first, last, RESULT, *self._handed_out.values())
                 size, count = connection.execute(
                     f"SELECT coalesce(sum(length(body) + {ROW_OVERHEAD_BYTES}), 0), count(*)"  # noqa: S608
-                    " FROM records WHERE seq BETWEEN ? AND ?",
-                    (first, last),
+                    f" FROM records {which}",
+                    values,
                 ).fetchone()
-                connection.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", (first, last))
+                connection.execute(f"DELETE FROM records {which}", values)  # noqa: S608
                 freed, freed_bytes = freed + count, freed_bytes + size
         self._records -= freed
         self._bytes -= freed_bytes
         return freed
+
+    def holds(self, seq: int) -> bool:
+        """Whether a record still waits."""
+        with self._database.transaction() as connection:
+            row = connection.execute("SELECT 1 FROM records WHERE seq = ?", (seq,)).fetchone()
+        return row is not None
 
     def backlog(self) -> Backlog:
         """Return how much waits."""

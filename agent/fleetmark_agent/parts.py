@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from fleetmark_agent.backends import registry
+from fleetmark_agent.brokerclient import make_client
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.database import Database
 from fleetmark_agent.engine import Tools
@@ -74,6 +75,15 @@ class Parts:
         self.database.close()
 
 
+def check(settings: AgentSettings) -> None:
+    """See that the files which the settings name can be used, without starting anything.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    make_client(settings)
+
+
 def start(settings: AgentSettings) -> Parts:
     """Start an agent; its state directory must be held.
 
@@ -123,9 +133,10 @@ def start(settings: AgentSettings) -> Parts:
         outbox,
         status,
         on_assignment=lambda assignment: runner.assign(assignment),
+        on_refused=lambda refused: runner.refuse(refused),
         on_withdrawn=lambda job_id: runner.withdraw(job_id),
         # Spreads a fleet; nothing secret hangs on it.
-        rng=random.Random(boot_id),  # noqa: S311
+        rng=random.Random(boot_id),  # noqa: S311 - delays, not secrets
         watcher=acks,
     )
     tools = Tools(

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import psutil
+
 from fleetmark_agent.backends import registry
 from fleetmark_agent.backends.base import Backend, KnowsArchitectures
 from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.limits import check_size
 from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_protocol.errors import (
     BackendUnavailable,
@@ -32,10 +35,12 @@ def check_job(spec: JobSpec, settings: AgentSettings, create: Callable[[str], Ba
     """Check a job against what the owner allows and the device has; return its backend.
 
     Raises:
+        JobTooLarge: it asks for more than a job may.
         SourceNotAllowed: the owner does not allow this backend (models say so themselves).
         BackendUnavailable: the engine is not installed, with what would install it.
         OptionNotTaken: the backend would not do what an option asks for.
     """
+    check_size(spec, settings.runner, psutil.cpu_count() or 1)
     allowed = settings.runner.allow_backends
     names = [spec.backend] + [name for name in (spec.options.inner_backend,) if name is not None]
     for name in names:

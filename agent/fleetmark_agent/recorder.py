@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 
 from fleetmark_agent.adaptive import Outcome
+from fleetmark_agent.assignments import RefusedJob
 from fleetmark_agent.database import Database
 from fleetmark_agent.joblog import JobLog
 from fleetmark_agent.outbox import Outbox
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import Canceled, FleetmarkError, StoreUnavailable
+from fleetmark_protocol.errors import Canceled, ContractError, FleetmarkError, StoreUnavailable
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.records import EventRecord, Failure, JobRecord, LoadRecord, TrialRecord
 from fleetmark_protocol.values import clip
 
 RETRY_S = 1.0
+MAX_ANSWERS = 1000
+"""Answers to assignments that are nothing to do any more, which may wait to be sent."""
 
 
 class Recorder:
@@ -39,6 +42,8 @@ class Recorder:
         self.joblog = joblog
         self._stopped = stopped
         self._log = logs.get("recorder")
+        # Job id -> number of the record that answers for it.
+        self._answers: dict[str, int] = {}
 
     def load(self, record: LoadRecord) -> None:
         """Record a model load."""
@@ -126,13 +131,59 @@ class Recorder:
 
         self._patiently(write)
 
-    def again(self, record: JobRecord) -> None:
+    def again(self, record: JobRecord) -> bool:
         """Say once more how a job ended, to a centre that asks as if it did not know.
+
+        Returns:
+            Whether there is a record of it more than before.
 
         Raises:
             StoreUnavailable: no room; whoever was asked (the network's thread) must not wait here.
         """
-        self._outbox.append(record)
+        return self._answer(record)
+
+    def _answer(self, record: JobRecord) -> bool:
+        """Put an answer in the outbox, unless the one of before still waits there.
+
+        Whoever asks again and again and takes no answer must not fill the disk with them: they
+        count as results, which have no bound.
+        """
+        before = self._answers.get(record.job_id)
+        if before is not None and self._outbox.holds(before):
+            return False
+        if len(self._answers) >= MAX_ANSWERS:
+            self._answers = {
+                job: seq for job, seq in self._answers.items() if self._outbox.holds(seq)
+            }
+            if len(self._answers) >= MAX_ANSWERS:
+                raise ContractError(f"{MAX_ANSWERS} answers to assignments wait; no more are given")
+        self._answers[record.job_id] = self._outbox.append(record)
+        return True
+
+    def refuse(self, refused: RefusedJob) -> bool:
+        """Say of an assignment that is not gone by how its job ends; one that is open here goes on.
+
+        Returns:
+            Whether there is a record of it more than before.
+
+        Raises:
+            StoreUnavailable: no room; whoever was asked (the network's thread) must not wait here.
+        """
+        entry = self.joblog.get(refused.job.job_id)
+        if entry is not None:
+            return entry.final is not None and self.again(entry.final)
+        head = refused.head
+        state = JobState.CANCELED if head.desired == "cancel" else JobState.REJECTED
+        return self._answer(
+            JobRecord(
+                time_ns=time.time_ns(),
+                campaign_id=head.job.campaign_id,
+                job_id=head.job.job_id,
+                attempt=head.attempts_begun,
+                state=state,
+                failure=failure_of(refused.problem),
+            )
+        )
 
     def event(
         self,

@@ -1,15 +1,18 @@
 """Takes assignments, runs one job at a time, and reports every change of its state."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
 
 from fleetmark_agent import gate
+from fleetmark_agent.assignments import RefusedJob, too_many
 from fleetmark_agent.backends.base import Backend, Unpacks, formats_of, slots
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.cooling import Cooler
 from fleetmark_agent.engine import Tools
 from fleetmark_agent.joblog import Entry
+from fleetmark_agent.limits import MAX_OPEN_JOBS, held_too_long
 from fleetmark_agent.models.store import ModelStore
 from fleetmark_agent.models.stored import StoredModel
 from fleetmark_agent.preflight import check_job, check_model, with_slots
@@ -57,6 +60,7 @@ class Runner:
         self._log = logs.get("runner")
         self._wake = threading.Condition()
         self._stopping = False
+        self._hold_until_s = math.inf
         self._current: str | None = None
         self._session: Session | None = None
         self._canceled: set[str] = set()
@@ -88,6 +92,9 @@ class Runner:
     def assign(self, assignment: Assignment) -> None:
         """Take an assignment; the same one may come any number of times."""
         job_id = assignment.job.job_id
+        if self._joblog.get(job_id) is None and self._joblog.open_count() >= MAX_OPEN_JOBS:
+            self.refuse(too_many(assignment, MAX_OPEN_JOBS))
+            return
         entry = self._joblog.accept(assignment.job, assignment.attempts_begun)
         if entry.final is not None:
             # The centre asks although the job has ended here: it has not heard, or has forgotten.
@@ -97,6 +104,13 @@ class Runner:
         else:
             with self._wake:
                 self._wake.notify()
+
+    def refuse(self, refused: RefusedJob) -> None:
+        """Answer an assignment that is not gone by; a job that is open here goes on."""
+        self._recorder.refuse(refused)
+        self._log.error("job_refused", job_id=refused.job.job_id, reason=refused.problem.message)
+        if refused.head.desired == "cancel":
+            self.withdraw(refused.job.job_id)
 
     def withdraw(self, job_id: str) -> None:
         """Stop a job whose assignment the centre has cleared; nobody waits for it any more."""
@@ -137,7 +151,7 @@ class Runner:
                 self._log.exception("job_not_ended", job_id=entry.spec.job_id)
                 time.sleep(RETRY_S)
             finally:
-                self._current = None
+                self._current, self._hold_until_s = None, math.inf
                 self._canceled.discard(entry.spec.job_id)
 
     def _run_job(self, entry: Entry) -> None:
@@ -151,6 +165,7 @@ class Runner:
             with gate.machine_lock(
                 lock_file, lambda: self._stopped(spec.job_id), lambda: self._waiting(spec.job_id)
             ):
+                self._hold_until_s = time.monotonic() + self._settings.runner.max_job_s
                 model = self._prepare(spec)
                 attempt = self._recorder.begin(spec, planned_count(spec))
                 started = True
@@ -228,6 +243,8 @@ class Runner:
                 quiet=quiet,
                 cooler=cooler,
                 stopped=stopped,
+                check_model=lambda: self._models.check_unchanged(model, cancelled=stopped),
+                still_good=lambda: self._models.check_looks_same(model),
             )
             with self._wake:
                 self._session = session
@@ -251,6 +268,13 @@ class Runner:
         self._on_change()
 
     def _stopped(self, job_id: str) -> bool:
+        """Whether to stop; asked by whatever a job waits for.
+
+        Raises:
+            JobTimedOut: the job has held the device as long as its owner lets one.
+        """
+        if time.monotonic() > self._hold_until_s:
+            raise held_too_long(self._settings.runner.max_job_s)
         return self._stopping or job_id in self._canceled
 
     def _stop_if_asked(self, job_id: str) -> None:

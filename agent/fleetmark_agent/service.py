@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fleetmark_agent import parts, statussocket
+from fleetmark_agent.certificatewatch import CertificateWatch
 from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.notify import Notifier
 from fleetmark_agent.standing import LastProblem, Standing
 from fleetmark_agent.statelock import held
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 from fleetmark_protocol.logs import OURS
+from fleetmark_protocol.notify import Notifier
 from fleetmark_protocol.version import __version__
 
 CHECK_S = 5.0
@@ -56,6 +57,7 @@ class _Service:
         self._refusals = 0
         self._settings = settings
         self._parts = parts.start(settings)
+        self._certificate = CertificateWatch(settings.broker)
 
     def run(self, signals: _Signals) -> None:
         """Look after the parts until told to end, and end them."""
@@ -67,6 +69,7 @@ class _Service:
             state_dir=str(self._settings.state_dir),
         )
         self._notifier.say(READY=1, STATUS=self._in_words())
+        self._certificate.look()
         try:
             while not signals.end:
                 signals.wake.wait(self._notifier.interval_s or CHECK_S)
@@ -87,6 +90,7 @@ class _Service:
         Raises:
             FleetmarkError: a part has died; a restart of the process brings it back.
         """
+        self._certificate.look()
         broken = self._parts.broken()
         if broken is not None:
             raise FleetmarkError(f"the agent's {broken} has died", hint="this is a mistake of ours")
@@ -100,34 +104,58 @@ class _Service:
         self._notifier.say(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
         try:
             settings = self._reread()
-            if settings.state_dir != self._settings.state_dir:
-                raise ConfigError(
-                    f"state_dir is {self._settings.state_dir} until the agent ends",
-                    hint="restart it instead",
-                )
+            self._check(settings)
         except FleetmarkError as error:
             self._keep(error)
         else:
             self._change(settings)
         self._notifier.say(READY=1, STATUS=self._in_words())
 
+    def _check(self, settings: AgentSettings) -> None:
+        """Refuse what cannot be taken before anything is stopped for it.
+
+        Raises:
+            ConfigError: says why.
+        """
+        old = self._settings
+        if settings.state_dir != old.state_dir:
+            raise ConfigError(
+                f"state_dir is {old.state_dir} until the agent ends", hint="restart it instead"
+            )
+        job_id = self._parts.runner.current_job()
+        renamed = (settings.fleet, settings.device_id) != (old.fleet, old.device_id)
+        if renamed and job_id is not None:
+            raise ConfigError(
+                f"fleet and device_id stay {old.fleet}/{old.device_id} while job {job_id} runs",
+                hint="its results are expected under this name: wait for it, or cancel it",
+            )
+        parts.check(settings)
+
     def _change(self, settings: AgentSettings) -> None:
         """Begin anew with settings, even with those of before: files that they name may be new."""
         self._parts.stop()
         try:
             self._parts = parts.start(settings)
-        except FleetmarkError as error:
+        except Exception as error:  # noqa: BLE001 - a mistake of ours must not end what ran before
             self._parts = parts.start(self._settings)
             self._keep(error)
         else:
             self._settings, self._refused = settings, None
+            self._certificate = CertificateWatch(settings.broker)
             self._settings_ns = time.time_ns()
             logs.configure(settings.log_level, settings.log_format)
             self._log.info("settings_taken")
 
-    def _keep(self, error: FleetmarkError) -> None:
-        self._refused, self._refusals = str(error), self._refusals + 1
-        self._log.error("settings_refused", reason=str(error), hint="those of before stay in use")
+    def _keep(self, error: Exception) -> None:
+        ours = isinstance(error, FleetmarkError)
+        reason = str(error) if ours else f"{type(error).__name__}: {error}"
+        self._refused, self._refusals = reason, self._refusals + 1
+        self._log.error(
+            "settings_refused",
+            reason=reason,
+            hint="those of before stay in use",
+            exc_info=None if ours else error,
+        )
 
     def standing(self) -> dict[str, object]:
         """Return how the agent stands."""
@@ -150,6 +178,9 @@ class _Service:
             outbox_records=backlog.records,
             outbox_bytes=backlog.bytes,
             outbox_used_percent=backlog.used_percent,
+            certificate_ends_ns=self._certificate.ends_ns,
+            collector_version=now.link.centre.version,
+            collector_refusal=now.link.centre.refusal,
             last_ack_ns=now.acks.last_ns,
             last_problem=problem,
             last_problem_ns=problem_ns,

@@ -34,6 +34,8 @@ class Session:
         quiet: bool,
         cooler: Cooler,
         stopped: Callable[[], bool],
+        check_model: Callable[[], None] = lambda: None,
+        still_good: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare.
 
@@ -46,6 +48,9 @@ class Session:
             quiet: whether the machine was quiet before the start.
             cooler: waits for it to cool down.
             stopped: asked between trials; true after a cancel or at the agent's end.
+            check_model: called before each load; may read the whole model if it looks changed.
+            still_good: called after each load, with the engine waiting; does no more than look.
+                Both raise where the model is not what was checked.
         """
         self._tools = tools
         self._recorder = recorder
@@ -54,6 +59,7 @@ class Session:
         self._model = model
         self._cooler = cooler
         self._stopped = stopped
+        self._check_model, self._still_good = check_model, still_good
         self._options = _resolved(spec.options)
         self._results = Results(spec, self._options, attempt, model, quiet=quiet)
         self._behind = Behind()
@@ -101,6 +107,7 @@ class Session:
             # Before anything is dropped from memory: what an engine has mapped stays there.
             self._close_engine()
         elif self._engine is None:
+            self._check_model()
             self._start_engine()
         self._cool(asked)
         course.begin(time.monotonic())
@@ -166,10 +173,13 @@ class Session:
         self._recorder.load(self._results.load(done))
         if done.error is not None:
             raise done.error
+        self._still_good()
         self._load_s = done.answer["load_s"]
 
     def _restart_engine(self, asked: Round) -> float | None:
         """Start an engine for a round alone; return how much of the weights was in memory then."""
+        # Before anything is dropped from memory: it may bring it back.
+        self._check_model()
         files = [] if self._model.format == "remote" else pagecache.model_files(self._model.path)
         if asked.workload.kind == "coldstart" and asked.workload.page_cache == "drop":
             pagecache.drop(files)

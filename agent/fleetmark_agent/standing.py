@@ -19,6 +19,9 @@ class Standing:
         refused_settings: why the settings that were read last are not in use.
         refusals: how often settings were refused.
         job_id: the job under way.
+        certificate_ends_ns: when our own certificate ends, where we have one.
+        collector_version: as it told when it last answered.
+        collector_refusal: why it takes no records of ours, where it does not.
         last_ack_ns: when the collector last confirmed records of ours.
         last_problem: the newest warning or error of the log.
     """
@@ -38,6 +41,9 @@ class Standing:
     outbox_records: int
     outbox_bytes: int
     outbox_used_percent: float
+    certificate_ends_ns: int | None
+    collector_version: str | None
+    collector_refusal: str | None
     last_ack_ns: int | None
     last_problem: str | None
     last_problem_ns: int | None
@@ -48,7 +54,7 @@ class Standing:
 
 
 class Acks:
-    """Remembers when the collector last confirmed something; a `conversation.Watcher`."""
+    """Remembers when the collector last confirmed something; a `roles.Watcher`."""
 
     def __init__(self, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._clock_ns = clock_ns

@@ -84,9 +84,18 @@ def plan(spec: JobSpec) -> list[PlannedTrial]:
 
 
 def planned_count(spec: JobSpec) -> int:
-    """Return how many trials a job has at most; a soak counts as one a repetition."""
-    soaks = [workload for workload in spec.workloads if workload.kind == "soak"]
-    return len(plan(spec)) + sum(workload.repetitions for workload in soaks)
+    """Return how many trials a job has at most; a soak counts as one a repetition.
+
+    Counted, not planned: somebody may ask for billions.
+    """
+    return sum(_count(workload) for workload in spec.workloads)
+
+
+def _count(workload: Workload) -> int:
+    if workload.kind == "concurrency":
+        return (workload.warmup + workload.repetitions) * workload.clients
+    each = 1 if workload.kind == "soak" else len(workload.prompts)
+    return workload.warmup + workload.repetitions * each
 
 
 def soak_request(

@@ -4,7 +4,8 @@ twice by itself."""
 import threading
 from collections.abc import Callable
 
-from fleetmark_protocol import codec, logs
+from fleetmark_agent.assignments import RefusedJob, read
+from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ContractError, StoreUnavailable
 from fleetmark_protocol.messages import Assignment
 
@@ -19,6 +20,7 @@ class Wishes:
     def __init__(
         self,
         on_assignment: Callable[[Assignment], None],
+        on_refused: Callable[[RefusedJob], None],
         on_withdrawn: Callable[[str], None],
         clock_s: Callable[[], float],
     ) -> None:
@@ -26,10 +28,12 @@ class Wishes:
 
         Args:
             on_assignment: takes an assignment; may raise StoreUnavailable.
+            on_refused: takes an assignment that is not gone by; may raise it, too.
             on_withdrawn: takes the id of a job whose assignment was cleared; may raise it, too.
             clock_s: a monotonic clock.
         """
         self._on_assignment = on_assignment
+        self._on_refused = on_refused
         self._on_withdrawn = on_withdrawn
         self._clock_s = clock_s
         self._log = logs.get("link")
@@ -49,15 +53,17 @@ class Wishes:
             ContractError: it cannot be understood.
             StoreUnavailable: too many wait.
         """
-        assignment = codec.decode(Assignment, payload) if payload else None
-        if assignment is not None and assignment.job.job_id != job_id:
+        said = read(payload) if payload else None
+        if said is not None and said.job.job_id != job_id:
             raise ContractError("the assignment is of another job than its topic says")
         with self._one_by_one:
             try:
-                if assignment is None:
+                if said is None:
                     self._on_withdrawn(job_id)
+                elif isinstance(said, RefusedJob):
+                    self._on_refused(said)
                 else:
-                    self._on_assignment(assignment)
+                    self._on_assignment(said)
             except StoreUnavailable as error:
                 self._keep(job_id, payload, error)
             else:
@@ -70,7 +76,12 @@ class Wishes:
             if self._waiting and now_s >= self._due_s:
                 self._due_s = now_s + RETRY_S
                 for job_id, payload in list(self._waiting.items()):
-                    self.take(job_id, payload)
+                    try:
+                        self.take(job_id, payload)
+                    except ContractError as error:
+                        # It would be no other the next time, and the rest waits behind it.
+                        del self._waiting[job_id]
+                        self._log.error("message_refused", job_id=job_id, error=str(error))
 
     def _keep(self, job_id: str, payload: bytes, error: StoreUnavailable) -> None:
         if job_id not in self._waiting:

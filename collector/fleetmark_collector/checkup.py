@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleetmark_collector import broker, dead_letters
+from fleetmark_collector.campaigns.skew import mismatch
 from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.findings import Finding
@@ -28,6 +29,7 @@ def examine(settings: CollectorSettings) -> Iterator[Finding]:
         _data_dir,
         _disk,
         _mosquitto,
+        _identities,
         _broker,
         _collector,
         _store,
@@ -153,6 +155,12 @@ def _dead_letters(settings: CollectorSettings) -> Finding:
     return Finding("dead letters", "ok", "none")
 
 
+def _identities(settings: CollectorSettings) -> Iterator[Finding]:
+    from fleetmark_collector.enrolment import checking
+
+    yield from checking.examine(settings)
+
+
 def _devices(settings: CollectorSettings) -> Finding:
     registry = DeviceRegistry(settings.state_file)
     try:
@@ -164,4 +172,15 @@ def _devices(settings: CollectorSettings) -> Finding:
             "devices", "warn", "none seen yet", "start `fleetmark-agent run` on a device"
         )
     online = sum(one.online for one in known)
-    return Finding("devices", "ok", f"{len(known)} known, {online} online")
+    text = f"{len(known)} known, {online} online"
+    strangers = {one.device: reason for one in known if (reason := mismatch(one)) is not None}
+    if strangers:
+        device, reason = next(iter(strangers.items()))
+        return Finding(
+            "devices",
+            "warn",
+            f"{text}; nothing is taken of {len(strangers)}, such as {device}: {reason}",
+            "upgrade the centre first, then the devices, one minor version at a time; what they "
+            "measured waits on them",
+        )
+    return Finding("devices", "ok", text)

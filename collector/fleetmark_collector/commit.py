@@ -106,7 +106,8 @@ class Committer:
         if batch.items:
             start_s = time.monotonic()
             try:
-                self._sink.write(batch.items)
+                with self._tally.working():
+                    self._sink.write(batch.items)
             except PartialWrite as error:
                 written = len(error.accepted)
                 self._sort_out(batch, error)

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.logs import LogFormat, LogLevel
+from fleetmark_protocol.secretfile import read_secret
 from fleetmark_protocol.settings import BrokerSettings, Section, Settings, is_loopback, load
 
 
@@ -140,17 +140,7 @@ class StoreSettings(Section):
 
 
 def _secret(field: str, file: Path | None) -> SecretStr | None:
-    if file is None:
-        return None
-    try:
-        text = file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field}: {error}") from error
-    if not text:
-        raise ConfigError(f"{field}: {file} is empty")
-    if not text.isprintable():
-        raise ConfigError(f"{field}: {file} holds more than one line, or unprintable characters")
-    return SecretStr(text)
+    return None if file is None else read_secret(field, file)
 
 
 class IngestSettings(Section):

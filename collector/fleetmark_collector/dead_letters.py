@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fleetmark_protocol.errors import StoreUnavailable
@@ -36,28 +36,50 @@ class DeadLetters:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def add(self, topic: str, letters: list[tuple[str, str | bytes]]) -> None:
-        """Keep letters (reason, raw); durable on return, because their records are then acked.
+    def add(
+        self, topic: str, letters: list[tuple[str, str | bytes]], *, durable: bool = True
+    ) -> None:
+        """Keep letters (reason, raw).
+
+        Args:
+            topic: where they came.
+            letters: what was wrong with each, and what it was.
+            durable: on return a power cut loses nothing of it, because records are acked then.
 
         Raises:
             StoreUnavailable: they could not be written.
         """
-        lines = "".join(
+        lines = [
             json.dumps(
-                {"time_ns": self._clock(), "topic": topic, "reason": reason, "raw": _short(raw)}
+                {"time_ns": self._clock(), "topic": topic, "reason": reason, "raw": short(raw)}
             )
             + "\n"
             for reason, raw in letters
-        )
+        ]
         with self._lock:
             try:
-                self._rotate()
-                with self._file.open("a", encoding="utf-8") as out:
-                    out.write(lines)
-                    out.flush()
-                    os.fsync(out.fileno())
+                for part in self._parts(lines):
+                    self._rotate()
+                    with self._file.open("a", encoding="utf-8") as out:
+                        out.write(part)
+                        out.flush()
+                        if durable:
+                            os.fsync(out.fileno())
             except OSError as error:
                 raise StoreUnavailable(f"{self._file}: {error.strerror or error}") from error
+
+    def _parts(self, lines: list[str]) -> Iterator[str]:
+        """Yield lines in pieces that are small beside a file, so that none grows far too large."""
+        piece: list[str] = []
+        size = 0
+        for line in lines:
+            piece.append(line)
+            size += len(line)
+            if size >= self._max_file_bytes // 4:
+                yield "".join(piece)
+                piece, size = [], 0
+        if piece:
+            yield "".join(piece)
 
     def _rotate(self) -> None:
         if self._file.exists() and self._file.stat().st_size >= self._max_file_bytes:
@@ -79,6 +101,10 @@ def count(file: Path) -> int:
     return total
 
 
-def _short(raw: str | bytes) -> str:
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+def short(raw: str | bytes) -> str:
+    """Return as much of what could not be understood as a letter holds."""
+    if isinstance(raw, bytes):
+        # A character is four bytes at most; the rest need not be looked at.
+        raw = raw[: 4 * MAX_RAW_CHARS + 4].decode("utf-8", "replace")
+    text = raw
     return text if len(text) <= MAX_RAW_CHARS else text[:MAX_RAW_CHARS] + "..."

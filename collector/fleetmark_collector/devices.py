@@ -119,6 +119,8 @@ class DeviceRegistry:
         message: Status | Inventory | None = None
         if payload:
             message = codec.decode(Status if parsed.channel == "status" else Inventory, payload)  # type: ignore[assignment]
+            # With all that it leaves out it may be larger than it came, and too large to keep.
+            codec.encode(message)  # type: ignore[arg-type]
         with self._lock:
             noted = self._notes.get(parsed)
             if isinstance(message, Status) and _late_will(message, noted):
@@ -134,8 +136,6 @@ class DeviceRegistry:
         now_ns = self._clock()
         with self._lock:
             self._last_seen_ns.update(dict.fromkeys(devices, now_ns))
-
-    # --- the state file ---------------------------------------------------------------------
 
     def flush(self) -> None:
         """Write the notes.

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from fleetmark_collector.batch import Batch
 from fleetmark_collector.commit import Committer, Publish
 from fleetmark_collector.config import IngestSettings
+from fleetmark_collector.culprits import Culprits, sender
 from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.inbox import Arrival, Inbox
 from fleetmark_collector.sinks.base import Writer
 from fleetmark_collector.tally import Stats, Tally, WriteTimes
+from fleetmark_collector.versions import Refuser
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ContractError, FleetmarkError, StoreUnavailable
 
@@ -20,6 +22,8 @@ __all__ = ["Ingest", "Publish", "Stats", "WriteTimes"]
 FULL_WAIT_S = 0.1
 """How long the network is held up by a full queue before a message is dropped: held up longer,
 the broker would pile up in its memory what the agents keep on their disks anyway."""
+STOP_S = 15.0
+"""How long a stop waits for writes under way; with all else within the unit's TimeoutStopSec."""
 
 
 class Ingest:
@@ -40,6 +44,7 @@ class Ingest:
         publish: Publish,
         seen: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
         rng: random.Random | None = None,
+        culprits: Culprits | None = None,
     ) -> None:
         """Prepare; `start` begins to write.
 
@@ -50,8 +55,10 @@ class Ingest:
             publish: sends acknowledgements; called from several threads where the sink has them.
             seen: told the (fleet, device) pairs of each write; must be quick.
             rng: draws the delays between attempts to write.
+            culprits: whose messages are not to be read; shared with those who read others.
         """
         self._settings = settings
+        self._culprits = culprits or Culprits()
         self._dead_letters = dead_letters
         self._log = logs.get("ingest")
         self._inbox = Inbox(settings.queue_messages)
@@ -66,6 +73,7 @@ class Ingest:
             self._stopping,
             rng or random.Random(),  # noqa: S311 - delays, not secrets
         )
+        self._refuser = Refuser(publish, seen, self._tally)
         self._gathering = threading.Lock()
         self._batches = [Batch() for _ in range(sink.threads)]
         self.failure: FleetmarkError | None = None
@@ -90,15 +98,27 @@ class Ingest:
         """Take nothing more, write and acknowledge what is here, and return.
 
         While the store is not available one last attempt is made; what it does not take is left
-        to the agents, who still have it.
+        to the agents, who still have it. So is what a store that hangs has not taken in time.
         """
         self._stopping.set()
         self._inbox.close()
+        deadline_s = time.monotonic() + STOP_S
         for thread in self._threads:
             if thread.is_alive():
-                thread.join()
+                thread.join(max(0.0, deadline_s - time.monotonic()))
+        if self.hangs:
+            self._log.error("writer_hangs", hint="what it was to write is left to its agents")
         if left := len(self._inbox):
             self._log.info("messages_left_to_their_agents", messages=left)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread still works although it was told to stop; not to be asked before."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def working_s(self) -> float:
+        """Return how long the longest piece of work under way has taken, in seconds."""
+        return self._tally.working_s()
 
     def stats(self) -> Stats:
         """Return the counters as they are now."""
@@ -146,7 +166,7 @@ class Ingest:
         Of age, it still takes what is here already: behind with the work, small batches would be
         the end of all hope of catching up.
         """
-        while len(batch.items) < self._settings.batch_records:
+        while not batch.full(self._settings.batch_records):
             wait_s = None
             if batch.sources:
                 due_s = batch.first_s + self._settings.batch_age_s
@@ -155,17 +175,40 @@ class Ingest:
             if arrival is None:
                 # Closed and empty, or the batch has come of age.
                 return bool(batch.sources)
-            try:
-                batch.add(arrival)
-            except ContractError as error:
-                self._bury_message(arrival, error)
+            batch.count(arrival)
+            with self._tally.working():
+                self._take(batch, arrival)
         return True
+
+    def _take(self, batch: Batch, arrival: Arrival) -> None:
+        device = sender(arrival.topic)
+        if self._culprits.ignored(device):
+            self._tally.dropped()
+            return
+        bad_before = batch.bad
+        try:
+            refused = batch.add(arrival)
+        except ContractError as error:
+            self._bury_message(arrival, error)
+        except Exception:  # noqa: BLE001 - a mistake of ours with one message must not end all work
+            self._log.exception("message_broke", topic=arrival.topic)
+            self._bury_message(arrival, ContractError("the collector made a mistake with it"))
+        else:
+            if refused is not None:
+                self._refuser.refuse(refused)
+                # An honest one that waits for its upgrade: many count, not how large they are.
+                self._culprits.charge(device, 0)
+                return
+            if batch.bad == bad_before:
+                return
+        self._culprits.charge(device, len(arrival.payload))
 
     def _bury_message(self, arrival: Arrival, error: ContractError) -> None:
         self._tally.message_dead()
         self._log.warning("message_not_understood", topic=arrival.topic, reason=error.message)
         try:
-            self._dead_letters.add(arrival.topic, [(error.message, arrival.payload)])
-        except StoreUnavailable as problem:
             # Nothing of it is acknowledged, so nothing depends on the letter.
+            letter = (error.message, arrival.payload)
+            self._dead_letters.add(arrival.topic, [letter], durable=False)
+        except StoreUnavailable as problem:
             self._log.error("dead_letter_not_kept", reason=problem.message)

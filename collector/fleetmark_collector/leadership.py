@@ -9,13 +9,19 @@ from fleetmark_protocol import logs
 from fleetmark_protocol.errors import FleetmarkError, StoreUnavailable
 
 
-def wait_to_lead(lease: Lease, stop: threading.Event, standby: Callable[[Leader], None]) -> bool:
+def wait_to_lead(
+    lease: Lease,
+    stop: threading.Event,
+    standby: Callable[[Leader], None],
+    alive: Callable[[Leader | None], None] = lambda _: None,
+) -> bool:
     """Return True once this process leads, False when it is told to stop before.
 
     Args:
         lease: claimed again and again.
         stop: ends the waiting at once.
         standby: told who leads, each time it is not us.
+        alive: told who led when that was last known, about once a second while waiting.
 
     Raises:
         StoreError: the state file is damaged, or cannot be used at the first try.
@@ -49,6 +55,7 @@ def wait_to_lead(lease: Lease, stop: threading.Event, standby: Callable[[Leader]
                 )
             leader, trouble = there, ""
             standby(there)
+        alive(leader)
         stop.wait(WAIT_S)
     return False
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import random
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +14,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.backoff import Backoff
+from fleetmark_protocol.brokertrouble import explain, explain_hang_up
 from fleetmark_protocol.ids import new_uuid
 from fleetmark_protocol.settings import BrokerSettings
+from fleetmark_protocol.tls import client_context
 
 Handler = Callable[[str, bytes, bool], None]
 """Takes topic, payload, and whether the message had been retained; runs in the network thread."""
@@ -33,6 +37,11 @@ class Mandate(Protocol):
 
 RECONNECT_MIN_S = 1.0
 RECONNECT_MAX_S = 30.0
+UNSTEADY = 3
+"""So many connections in a row that did not hold are one too many for a broken network."""
+LOST_AGAIN = "again and again: is a copy of this data_dir in use, with its client_id? Delete it"
+STOP_S = 5.0
+"""How long a stop waits for the network thread."""
 
 
 def stable_client_id(file: Path) -> str:
@@ -90,7 +99,7 @@ class Bus:
                 that no other can take over from.
 
         Raises:
-            ConfigError: the password's or a key's file cannot be read.
+            ConfigError: the password's or a key's file cannot be used.
         """
         self._settings = settings
         self._mandate = mandate
@@ -102,14 +111,11 @@ class Bus:
         """Why there is no connection, as far as is known; empty while there is one."""
         self._sent = threading.Condition()
         self._unsent = 0
+        # What matters is that the clients of one broker don't come back in step.
         rng = rng or random.Random()  # noqa: S311 - delays, not secrets
+        self._backoff = Backoff(RECONNECT_MIN_S, RECONNECT_MAX_S, rng)
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True)
-        _secure(client, settings)
-        # Drawn once: what matters is that the clients of one broker don't come back in step.
-        client.reconnect_delay_set(
-            rng.uniform(RECONNECT_MIN_S / 2, RECONNECT_MIN_S),  # type: ignore[arg-type]
-            rng.uniform(RECONNECT_MAX_S / 2, RECONNECT_MAX_S),  # type: ignore[arg-type]
-        )
+        _introduce(client, settings)
         # No limits of the client's own: acks are small, and bounded by what ingest holds.
         client.max_inflight_messages_set(0)
         client.max_queued_messages_set(0)
@@ -135,8 +141,8 @@ class Bus:
         self._handlers[topic_filter] = handler
         self._client.message_callback_add(
             topic_filter,
-            lambda _client, _userdata, message: self._guarded(
-                handler, message.topic, message.payload, message.retain
+            lambda _client, _data, message: self._guarded(
+                lambda: handler(message.topic, bytes(message.payload), message.retain)
             ),
         )
         if self._connected:
@@ -174,24 +180,24 @@ class Bus:
             )
 
     def stop(self) -> None:
-        """Disconnect; waits for the network thread."""
+        """Disconnect; waits for the network thread, as long as neither broker nor DNS holds it."""
         self._client.disconnect()
-        self._client.loop_stop()
+        ended = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
+        ended.start()
+        ended.join(STOP_S)
+        if ended.is_alive():
+            self._log.warning("network_hangs", hint="left to itself; nothing is lost")
         self._connected = False
 
     # --- the network thread ----------------------------------------------------------------
 
     def _connect_answered(
-        self,
-        client: paho.Client,
-        userdata: object,  # noqa: ARG002
-        flags: object,  # noqa: ARG002
-        reason: ReasonCode,
-        properties: object,  # noqa: ARG002
+        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
         if reason.is_failure:
             self._complain("broker_refused", str(reason), "check broker.username, password_file")
             return
+        self._backoff.connected()
         self.trouble = ""
         self._log.info("broker_connected", host=self._settings.host, port=self._settings.port)
         if self._handlers:
@@ -206,35 +212,37 @@ class Bus:
             raise ConnectionRefusedError("another collector has taken over")
 
     def _connect_failed(self, client: paho.Client, userdata: object) -> None:  # noqa: ARG002
+        self._wait_longer()
         if self._mandate is not None and self._mandate.lost:
             return
-        self._complain(
-            "broker_unreachable",
-            "nobody answers",
-            "start one with `fleetmark broker`, or set broker.host and broker.port; trying on",
-        )
+        # paho calls us while it handles what went wrong, and tells it no other way.
+        error = sys.exception()
+        known = error if isinstance(error, OSError) else OSError(str(error))
+        trouble = explain(known, self._settings, time.time_ns())
+        self._complain("broker_unreachable", trouble.reason, f"{trouble.hint}; trying on")
 
     def _disconnected(
-        self,
-        client: paho.Client,  # noqa: ARG002
-        userdata: object,  # noqa: ARG002
-        flags: object,  # noqa: ARG002
-        reason: ReasonCode,
-        properties: object,  # noqa: ARG002
+        self, _client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
         was, self._connected = self._connected, False
+        self._wait_longer()
         with self._sent:
             self._sent.notify_all()
         if was and reason.is_failure:
-            self._complain("broker_lost", str(reason), "trying to connect again")
+            unsteady = self._backoff.failures >= UNSTEADY
+            hint = LOST_AGAIN if unsteady else "trying to connect again"
+            self._complain("broker_lost", str(reason), hint)
+        elif not was and not self.trouble:
+            trouble = explain_hang_up(reason, self._settings, time.time_ns())
+            self._complain("broker_unreachable", trouble.reason, f"{trouble.hint}; trying on")
+
+    def _wait_longer(self) -> None:
+        """Have paho wait as we want it to; it calls this before each wait."""
+        wait_s = self._backoff.next_s()
+        self._client.reconnect_delay_set(wait_s, wait_s)  # type: ignore[arg-type]
 
     def _subscribe_answered(
-        self,
-        client: paho.Client,  # noqa: ARG002
-        userdata: object,  # noqa: ARG002
-        mid: int,  # noqa: ARG002
-        reasons: list[ReasonCode],
-        properties: object,  # noqa: ARG002
+        self, _client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _p: object
     ) -> None:
         if any(reason.is_failure for reason in reasons):
             self._log.error(
@@ -268,16 +276,10 @@ class Bus:
             )
 
 
-def _secure(client: paho.Client, settings: BrokerSettings) -> None:
-    if settings.ca_file is not None:
-        try:
-            client.tls_set(
-                ca_certs=str(settings.ca_file),
-                certfile=None if settings.cert_file is None else str(settings.cert_file),
-                keyfile=None if settings.key_file is None else str(settings.key_file),
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"broker.ca_file, cert_file, key_file: {error}") from error
+def _introduce(client: paho.Client, settings: BrokerSettings) -> None:
+    context = client_context(settings)
+    if context is not None:
+        client.tls_set_context(context)
     password = settings.password()
     if settings.username is not None:
         client.username_pw_set(

@@ -19,6 +19,7 @@ from fleetmark_protocol import codec
 from fleetmark_protocol.ids import JobId, TrialId, Uuid
 from fleetmark_protocol.messages import MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES
 from fleetmark_protocol.records import Record, TelemetryRecord
+from fleetmark_protocol.values import Label
 
 
 class PlainTelemetry(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ class PlainBatch:
     seqs: list[int]
     records: list[AnyRecord]
     bad: list[codec.BadRecord] = field(default_factory=list)
+    agent_version: str | None = None
 
 
 def decode_batch(payload: bytes) -> PlainBatch:
@@ -68,6 +70,7 @@ def _anything(payload: bytes) -> PlainBatch:
         [one.seq for one in decoded.records],
         [one.record for one in decoded.records],
         decoded.bad,
+        decoded.agent_version,
     )
 
 
@@ -83,17 +86,29 @@ def _telemetry_only(payload: bytes) -> PlainBatch | None:
     records = [item.record for item in batch.records]
     if len(set(seqs)) < len(seqs) or not _lawful("epoch", batch.epoch):
         return None
+    version = batch.agent_version
+    if version is not None and not _lawful("agent_version", version):
+        return None
     for name in _TEXTS_OF_TELEMETRY:
         # Few are there, most often one: each is looked at once for all records.
         for text in {getattr(record, name) for record in records}:
             if text is not None and not _lawful(name, text):
                 return None
-    return PlainBatch(batch.epoch, seqs, records)
+    return PlainBatch(batch.epoch, seqs, records, agent_version=version)
+
+
+_LONGEST = 256
+
+
+def _lawful(name: str, text: str) -> bool:
+    """Whether a text is what the field of this name takes."""
+    # What is too long anyway is not worth remembering, nor would so much fit.
+    return len(text) <= _LONGEST and _looked_at(name, text)
 
 
 @lru_cache(maxsize=100_000)
-def _lawful(name: str, text: str) -> bool:
-    """Whether a text is what the field of this name takes; the same few come again and again."""
+def _looked_at(name: str, text: str) -> bool:
+    # The same few come again and again.
     try:
         _TEXTS[name].validate_python(text, strict=True)
     except ValidationError:
@@ -106,7 +121,11 @@ _TEXTS_OF_TELEMETRY: dict[str, TypeAdapter[str]] = {
     "job_id": TypeAdapter(JobId),
     "trial_id": TypeAdapter(TrialId),
 }
-_TEXTS: dict[str, TypeAdapter[str]] = {"epoch": TypeAdapter(Uuid), **_TEXTS_OF_TELEMETRY}
+_TEXTS: dict[str, TypeAdapter[str]] = {
+    "epoch": TypeAdapter(Uuid),
+    "agent_version": TypeAdapter(Label),
+    **_TEXTS_OF_TELEMETRY,
+}
 """Texts of a message and of a sample: a pattern is checked once for each of them."""
 
 
@@ -179,7 +198,10 @@ def _decoder(telemetry: type[PlainTelemetry]) -> Any:
     records = Annotated[list[item], Meta(max_length=MAX_BATCH_RECORDS)]
     # An unknown field of a message is ignored, and that goes the longer way as well.
     batch = msgspec.defstruct(
-        "Batch", [("epoch", str), ("records", records)], forbid_unknown_fields=True, gc=False
+        "Batch",
+        [("epoch", str), ("records", records), ("agent_version", str | None, None)],
+        forbid_unknown_fields=True,
+        gc=False,
     )
     return msgspec.json.Decoder(batch)
 

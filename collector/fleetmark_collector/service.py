@@ -11,6 +11,7 @@ from typing import Protocol
 
 from fleetmark_collector import datalock, leadership
 from fleetmark_collector.config import CollectorSettings
+from fleetmark_collector.culprits import Culprits
 from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.ingest import Ingest, Publish, Stats
@@ -18,13 +19,14 @@ from fleetmark_collector.lease import Leader, Lease
 from fleetmark_collector.monitoring.endpoint import Endpoint
 from fleetmark_collector.monitoring.monitor import Monitor
 from fleetmark_collector.mqtt import Bus, centre_name, stable_client_id
+from fleetmark_collector.reception import Reception
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_collector.sinks.stores import open_observer, open_reader, open_writer
 from fleetmark_collector.sqlitefile import Fence
+from fleetmark_collector.supervision import Supervision
 from fleetmark_protocol import logs, topics
 from fleetmark_protocol.errors import (
     ConfigError,
-    ContractError,
     FleetmarkError,
     LeadershipLost,
     StoreUnavailable,
@@ -119,21 +121,29 @@ def run_collector(
     gc.set_threshold(*GC_THRESHOLDS)
     with datalock.shared(settings.data_dir), closing(Lease(settings.state_file)) as lease:
         endpoint = Endpoint(settings.http)
+        watched = Supervision(settings.store.timeout_s)
+        watched.start()
         waited = threading.Event()
 
         def standby(leader: Leader) -> None:
             waited.set()
             endpoint.standby(leader)
+            watched.ready()
+
+        def alive(leader: Leader | None) -> None:
+            watched.waits(leader.pid if leader else None)
 
         try:
-            while leadership.wait_to_lead(lease, stop, standby):
+            while leadership.wait_to_lead(lease, stop, standby, alive):
                 with leadership.kept(lease):
                     endpoint.open(required=not waited.is_set())
-                    _lead(settings, make_ticker, stop, lease, endpoint)
+                    _lead(settings, make_ticker, stop, lease, endpoint, watched)
                 if stop.is_set():
                     return
                 waited.set()
         finally:
+            watched.stopping()
+            watched.close()
             endpoint.hush()
 
 
@@ -143,6 +153,7 @@ def _lead(
     stop: threading.Event,
     lease: Lease,
     endpoint: Endpoint,
+    watched: Supervision,
 ) -> None:
     """Collect until told to stop, or until another has taken over."""
     log = logs.get("collector")
@@ -153,33 +164,35 @@ def _lead(
     sink = open_writer(settings)
     reader = open_reader(settings)
     observer = open_observer(settings)
-    ingest = Ingest(settings.ingest, sink, dead_letters, bus.publish, registry.seen)
+    culprits = Culprits(known=_known(registry))
+    ingest = Ingest(
+        settings.ingest, sink, dead_letters, bus.publish, registry.seen, culprits=culprits
+    )
+    reception = Reception(registry, dead_letters, culprits)
     ticker = make_ticker(settings, reader, registry, bus.publish, lease.fence)
     monitor = Monitor(settings, ingest, registry, bus, observer, endpoint)
 
-    def about_device(topic: str, payload: bytes, retained: bool) -> None:
-        try:
-            registry.receive(topic, payload, retained)
-        except ContractError as error:
-            log.warning("message_not_understood", topic=topic, reason=error.message)
-            try:
-                dead_letters.add(topic, [(error.message, payload)])
-            except StoreUnavailable as problem:
-                log.error("dead_letter_not_kept", reason=problem.message)
-
-    bus.subscribe(topics.subscription("+", "+", "status"), about_device)
-    bus.subscribe(topics.subscription("+", "+", "inventory"), about_device)
+    bus.subscribe(topics.subscription("+", "+", "status"), reception.receive)
+    bus.subscribe(topics.subscription("+", "+", "inventory"), reception.receive)
     bus.subscribe(topics.subscription("+", "+", "data"), ingest.receive)
     bus.on_connect(ticker.on_connect)
     log.info("collector_started", version=__version__, data_dir=str(settings.data_dir))
     ingest.start()
     bus.start()
     monitor.start()
+    watched.ready()
+
+    def look_after() -> None:
+        endpoint.open()
+        watched.works(connected=bus.connected, stats=ingest.stats(), working_s=ingest.working_s())
+
     try:
-        _work(ingest, registry, ticker, stop, lease, endpoint)
+        _work(ingest, registry, ticker, stop, lease, look_after)
         if ingest.failure is not None:
             raise ingest.failure
     finally:
+        if stop.is_set():
+            watched.stopping()
         monitor.stop()
         # Without a writer nothing is acknowledged, so this order loses nothing.
         ingest.stop()
@@ -197,7 +210,8 @@ def _lead(
         ticker.close()
         registry.close()
         reader.close()
-        sink.close()
+        if not ingest.hangs:
+            sink.close()
         if observer is not None:
             observer.close()
         log.info("collector_stopped", **asdict(ingest.stats()))
@@ -209,7 +223,7 @@ def _work(
     ticker: Ticker,
     stop: threading.Event,
     lease: Lease,
-    endpoint: Endpoint,
+    look_after: Callable[[], None],
 ) -> None:
     """Tick, beat and count until told to stop, until another leads, or the writer gives up."""
     log = logs.get("collector")
@@ -217,7 +231,7 @@ def _work(
     trouble = ""
     while not stop.wait(TICK_S) and ingest.failure is None and not lease.lost:
         stats = ingest.stats()
-        endpoint.open()
+        look_after()
         try:
             ticker.tick()
             registry.flush()
@@ -234,6 +248,14 @@ def _work(
             if stats != logged:
                 log.info("ingest", **asdict(stats))
             logged, logged_s = stats, time.monotonic()
+
+
+def _known(registry: DeviceRegistry) -> list[tuple[str, str]]:
+    try:
+        return [(one.fleet, one.device) for one in registry.list()]
+    except StoreUnavailable:
+        # Then all fleets are new, and taken up a few in an hour.
+        return []
 
 
 def _quietly(complain: Callable[..., object], *steps: Callable[[], None]) -> None:

@@ -3,6 +3,8 @@
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -19,8 +21,10 @@ class Stats:
 
     Attributes:
         messages: data messages received.
-        messages_dropped: not taken because the queue was full; their agents send them again.
+        messages_dropped: not taken because the queue was full, or because their device sends too
+            much nonsense; their agents send them again.
         messages_dead: not even a batch; in the dead letters.
+        messages_refused: of agents whose version does not go with ours; they keep their records.
         records_written: durably written and acknowledged, repeated deliveries included.
         records_dead: single records in the dead letters, acknowledged where `seq` could be read.
         records_deferred: times a record was left to its agent because the store took others of
@@ -36,6 +40,7 @@ class Stats:
     messages: int = 0
     messages_dropped: int = 0
     messages_dead: int = 0
+    messages_refused: int = 0
     records_written: int = 0
     records_dead: int = 0
     records_deferred: int = 0
@@ -68,6 +73,7 @@ class Tally:
         self._messages = 0
         self._messages_dropped = 0
         self._messages_dead = 0
+        self._messages_refused = 0
         self._records_written = 0
         self._records_dead = 0
         self._records_deferred = 0
@@ -75,6 +81,22 @@ class Tally:
         self._write_s_total = 0.0
         self._write_s_max = 0.0
         self._store_available = True
+        self._working_since_s: dict[int, float] = {}
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Note that this thread works at something that ought not to take long."""
+        thread = threading.get_ident()
+        self._working_since_s[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._working_since_s.pop(thread, None)
+
+    def working_s(self) -> float:
+        """Return how long the longest piece of work under way has taken; 0 where none is."""
+        started_s = min(list(self._working_since_s.values()), default=None)
+        return 0.0 if started_s is None else time.monotonic() - started_s
 
     def received(self, *, taken: bool) -> None:
         """Count a data message."""
@@ -82,10 +104,20 @@ class Tally:
             self._messages += 1
             self._messages_dropped += not taken
 
+    def dropped(self) -> None:
+        """Count a message that was received and not read."""
+        with self._lock:
+            self._messages_dropped += 1
+
     def message_dead(self) -> None:
         """Count a message that is not even a batch."""
         with self._lock:
             self._messages_dead += 1
+
+    def message_refused(self) -> None:
+        """Count a message of an agent whose version does not go with ours."""
+        with self._lock:
+            self._messages_refused += 1
 
     def records(self, *, written: int = 0, dead: int = 0, deferred: int = 0) -> None:
         """Count records."""
@@ -120,6 +152,7 @@ class Tally:
                 messages=self._messages,
                 messages_dropped=self._messages_dropped,
                 messages_dead=self._messages_dead,
+                messages_refused=self._messages_refused,
                 records_written=self._records_written,
                 records_dead=self._records_dead,
                 records_deferred=self._records_deferred,

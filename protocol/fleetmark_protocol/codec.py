@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleetmark_protocol.errors import ContractError
 from fleetmark_protocol.messages import MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES, Batch, Envelope
+from fleetmark_protocol.version import __version__, objection
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,6 +33,8 @@ class DecodedBatch:
     epoch: str
     records: list[Envelope]
     bad: list[BadRecord] = field(default_factory=list)
+    agent_version: str | None = None
+    """As the sender says; see `version.objection`."""
 
 
 def encode(message: BaseModel) -> bytes:
@@ -45,14 +48,17 @@ def encode(message: BaseModel) -> bytes:
     return payload
 
 
-def encode_batch(epoch: str, items: Iterable[tuple[int, bytes]]) -> bytes:
+def encode_batch(
+    epoch: str, items: Iterable[tuple[int, bytes]], agent_version: str = __version__
+) -> bytes:
     """Join records that are encoded already (`seq`, JSON) into a data message.
 
     The records were validated when they were made; parsing them again for each send would cost a
     Pi more than sending does.
     """
     joined = b",".join(b'{"seq":%d,"record":%s}' % (seq, raw) for seq, raw in items)
-    return b'{"epoch":"%s","records":[%s]}' % (epoch.encode(), joined)
+    version = json.dumps(agent_version).encode()
+    return b'{"epoch":"%s","agent_version":%s,"records":[%s]}' % (epoch.encode(), version, joined)
 
 
 def describe(error: ValidationError) -> str:
@@ -91,6 +97,9 @@ def decode_batch(payload: bytes) -> DecodedBatch:
     No `seq` comes twice in the result: of records that claim the same one the first counts, and
     the others are bad without a `seq`, so that acknowledging the bad frees none of the good.
 
+    Of a sender that does not go with this version, what cannot be read at all is none the less a
+    batch, without records: it may be a lawful one where it comes from.
+
     Raises:
         ContractError: not even epoch and list of records can be read, or there are too many.
     """
@@ -101,16 +110,22 @@ def decode_batch(payload: bytes) -> DecodedBatch:
         return _salvage(payload, describe(error))
     if len({envelope.seq for envelope in batch.records}) < len(batch.records):
         return _salvage(payload, "a seq comes twice")
-    return DecodedBatch(batch.epoch, list(batch.records))
+    return DecodedBatch(batch.epoch, list(batch.records), agent_version=batch.agent_version)
 
 
 def _salvage(payload: bytes, reason: str) -> DecodedBatch:
     """Read a batch that failed as a whole record by record."""
     try:
         loose = json.loads(payload)
-        epoch = Batch.model_validate({**loose, "records": ()}, strict=True).epoch
+        head = Batch.model_validate({**loose, "records": ()}, strict=True)
+        epoch, agent_version = head.epoch, head.agent_version
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ContractError(f"not a valid Batch: {reason}") from error
+    try:
         texts = [(item, json.dumps(item)) for item in _items(loose)]
     except (ValueError, TypeError, RecursionError) as error:
+        if objection(agent=agent_version, collector=__version__):
+            return DecodedBatch(epoch, [], agent_version=agent_version)
         raise ContractError(f"not a valid Batch: {reason}") from error
     good: dict[int, Envelope] = {}
     bad: list[BadRecord] = []
@@ -129,7 +144,7 @@ def _salvage(payload: bytes, reason: str) -> DecodedBatch:
             bad[index] = replace(piece, seq=None)
         elif piece.seq is not None:
             claimed.add(piece.seq)
-    return DecodedBatch(epoch, list(good.values()), bad)
+    return DecodedBatch(epoch, list(good.values()), bad, agent_version)
 
 
 def _items(loose: object) -> list[object]:

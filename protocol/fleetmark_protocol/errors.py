@@ -37,6 +37,13 @@ class ContractError(FleetmarkError):
     remedy = "Compare the versions of agent and collector; look into the dead-letter file."
 
 
+class VersionMismatch(FleetmarkError):
+    """Agent and collector are of versions that do not work together."""
+
+    code = "VERSION_MISMATCH"
+    remedy = "Upgrade the older of the two, as the message says; nothing is lost meanwhile."
+
+
 class Interrupted(FleetmarkError):
     """The agent was stopped or restarted in the middle."""
 
@@ -57,6 +64,13 @@ class SourceNotAllowed(FleetmarkError):
 
     code = "SOURCE_NOT_ALLOWED"
     remedy = "Let the device's owner allow it in the agent's settings, or ask for another."
+
+
+class JobTooLarge(FleetmarkError):
+    """A job asks for more than this device, its owner or the agent lets one job take."""
+
+    code = "JOB_TOO_LARGE"
+    remedy = "Ask for less, or let the device's owner raise the limit that the message names."
 
 
 class BackendError(FleetmarkError):

@@ -45,6 +45,12 @@ def is_job_id(text: str) -> bool:
     return _JOB_ID.fullmatch(text) is not None
 
 
+def device_of_job(job_id: str) -> str | None:
+    """Return the device that a job is for, which its id names; None for an id of another make."""
+    parts = job_id.split(".")
+    return parts[1] if len(parts) > 2 else None
+
+
 def new_uuid() -> str:
     """Return a random UUID (version 4) for an epoch or a boot."""
     return str(uuid.uuid4())

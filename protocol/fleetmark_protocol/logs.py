@@ -7,7 +7,9 @@ for this brings three times its own weight of terminal drawing along.
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Literal
 
 LogFormat = Literal["auto", "human", "json"]
@@ -63,6 +65,29 @@ def configure(level: LogLevel = "info", form: LogFormat = "auto") -> None:
     # What libraries warn of matters, their chatter does not.
     root.setLevel(logging.WARNING)
     logging.getLogger(OURS).setLevel(level.upper())
+
+
+def log_uncaught() -> None:
+    """Have what nobody catches logged like everything else: a journal is read line by line."""
+    logger = logging.getLogger(OURS)
+
+    def of_thread(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+            name = failed.thread.name if failed.thread else "unknown"
+            logger.error(
+                "thread_died", exc_info=failed.exc_value, extra={"values": {"thread": name}}
+            )
+
+    def of_process(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            logger.error("process_died", exc_info=(kind, error, trace))
+
+    threading.excepthook = of_thread
+    sys.excepthook = of_process
 
 
 class _ToStandardError(logging.Handler):

@@ -128,9 +128,14 @@ class Envelope(Message):
 
 
 class Batch(Message):
-    """Records of one outbox; `epoch` names the outbox, so that a new one may count from 1."""
+    """Records of one outbox; `epoch` names the outbox, so that a new one may count from 1.
+
+    One without records asks whether a collector is there that takes them: it is answered, too.
+    """
 
     epoch: Uuid
+    agent_version: Label | None = None
+    """Of whoever sends it; a collector that does not go with it refuses it. Absent: 0.1.0."""
     records: Annotated[Many[Envelope], Field(max_length=MAX_BATCH_RECORDS)]
 
 
@@ -145,10 +150,17 @@ SeqRange = Annotated[tuple[Seq, Seq], AfterValidator(_ordered)]
 
 
 class Ack(Message):
-    """Ranges of one outbox that are durably written (or can never be, and were dead-lettered)."""
+    """Ranges of one outbox that are durably written (or can never be, and were dead-lettered).
+
+    One with `refused` has no ranges: nothing was taken, and the agent keeps what it sent.
+    """
 
     epoch: Uuid
     ranges: Annotated[Many[SeqRange], Field(max_length=MAX_BATCH_RECORDS)]
+    collector_version: Label | None = None
+    """Of whoever says it; an agent that does not go with it lets go of nothing. Absent: 0.1.0."""
+    refused: Text | None = None
+    """Why nothing was taken, and what to do about it."""
 
 
 class ModelSpec(Message):
@@ -248,3 +260,21 @@ class Assignment(Message):
     attempts_begun: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Attempts that the centre has heard of: a device that has forgotten the job counts on from
     here, so that no two attempts ever have one number."""
+    collector_version: Label | None = None
+    """Of whoever assigns it; an agent that does not go with it rejects the job. Absent: 0.1.0."""
+
+
+class JobName(Message):
+    """As much of a job as its refusal has to name."""
+
+    job_id: JobId
+    campaign_id: Name
+
+
+class AssignmentHead(Message):
+    """As much of an assignment as every version says alike: enough to refuse the rest of it."""
+
+    desired: Literal["run", "cancel"]
+    job: JobName
+    attempts_begun: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    collector_version: Label | None = None

@@ -6,13 +6,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from fleetmark_protocol import environment
 from fleetmark_protocol.environment import Environment
 from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.secretfile import read_secret
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+TLS_PORT = 8883
+"""Where brokers speak TLS, by custom."""
+
+
+def _check_host(host: str) -> str:
+    """Refuse what no resolver takes: it would fail again and again where it is connected to."""
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{host!r} is no host name or address") from error
+    numeric = ":" not in host or is_address(host)
+    if not host or not host.isprintable() or set(host) & set(" /@[]") or not numeric:
+        raise ValueError(f"{host!r} is no host name or address, such as centre.example")
+    return host
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
 
 
 class Section(BaseModel):
@@ -24,39 +51,63 @@ class Section(BaseModel):
 class BrokerSettings(Section):
     """How to reach the MQTT broker."""
 
-    host: str = "127.0.0.1"
-    port: Port = 1883
+    host: Host = "127.0.0.1"
     username: str | None = None
     password_file: Path | None = None
     """File with the password alone; never the password itself, which would end up in backups."""
+    tls: bool | None = None
+    """Whether to speak TLS; None: if the broker is on another machine, or `ca_file` is set."""
     ca_file: Path | None = None
-    """Turns TLS on; the CA that signed the broker's certificate."""
+    """The CA that signed the broker's certificate; without it, those that the system believes."""
     cert_file: Path | None = None
     key_file: Path | None = None
+    port: Port = Field(default_factory=lambda given: TLS_PORT if _uses_tls(given) else 1883)
+    """Where nobody says: 8883 with TLS, else 1883."""
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
 
     @model_validator(mode="after")
     def _no_password_in_clear(self) -> Self:
-        if self.username is not None and self.ca_file is None and not is_loopback(self.host):
+        if self.username is not None and not self.uses_tls and not is_loopback(self.host):
             raise ValueError(
-                f"would send a password to {self.host} in clear; set ca_file to turn TLS on"
+                f"would send a password to {self.host} in clear; leave tls out, and set ca_file"
             )
+        if not self.uses_tls and (self.ca_file or self.cert_file):
+            raise ValueError("ca_file and cert_file are for TLS, which is off: set tls = true")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together")
         return self
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether TLS is spoken with the broker."""
+        return _uses_tls({"host": self.host, "tls": self.tls, "ca_file": self.ca_file})
 
     def password(self) -> SecretStr | None:
         """Read the password.
 
         Raises:
-            ConfigError: the file cannot be read.
+            ConfigError: the file cannot be read, is open to everybody, or holds no password.
         """
         if self.password_file is None:
             return None
-        try:
-            return SecretStr(self.password_file.read_text("utf-8").strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"broker.password_file: {error}") from error
+        return read_secret("broker.password_file", self.password_file)
+
+
+def _uses_tls(given: Mapping[str, Any]) -> bool:
+    """Decide about TLS; a value that was wrong is missing, and is told by itself."""
+    tls = given.get("tls")
+    if tls is None:
+        return given.get("ca_file") is not None or not is_loopback(given.get("host", "localhost"))
+    return bool(tls)
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -248,6 +248,23 @@ def test_trials_are_counted_by_their_id(writer, reader):
     assert reader.trial_counts("c", []) == {}
 
 
+def test_of_a_job_the_trials_of_its_own_device_count_and_no_others(writer, reader):
+    writer.write(
+        [
+            stored(trial(1, "c.pi.1.w.0.0"), 1, "pi"),
+            stored(trial(2, "c.pi.1.w.0.0"), 2, "pi", fleet="field"),
+            stored(trial(3, "c.pi.1.w.1.0"), 3, "evil"),
+            stored(trial(4, "c.pi.1.w.2.0"), 4, "evil"),
+            stored(trial(5, "c.evil.1.w.0.0", job_id="c.evil.1"), 5, "evil"),
+            stored(trial(6, "odd.w.0.0", job_id="odd"), 6, "pi"),
+        ]
+    )
+    assert reader.trial_counts("c") == {"c.pi.1": 1, "c.evil.1": 1, "odd": 1}
+    assert reader.trial_counts("c", ["c.evil.1"]) == {"c.evil.1": 1}
+    assert reader.trials_since("c", "c.evil.1", 1) == 1
+    assert reader.trials_since("c", "c.pi.1", 1) == 1
+
+
 def test_trials_are_counted_from_the_attempt_that_began_the_job_anew(writer, reader):
     writer.write(
         [

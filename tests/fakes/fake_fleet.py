@@ -18,7 +18,14 @@ from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.sqlite import SqliteReader, SqliteSink
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.jobs import JobState
-from fleetmark_protocol.messages import Assignment, BackendInfo, Hardware, Inventory, JobSpec
+from fleetmark_protocol.messages import (
+    Assignment,
+    BackendInfo,
+    Hardware,
+    Inventory,
+    JobSpec,
+    Status,
+)
 from fleetmark_protocol.records import Failure, JobRecord, Record, TrialRecord
 
 S = 10**9
@@ -70,6 +77,7 @@ class FakeDevice:
     fleet: str = "lab"
     online: bool = True
     inventory: Inventory | None = field(default_factory=make_inventory)
+    status: Status | None = None
     last_seen_ns: int | None = None
     ends: dict[str, JobState] = field(default_factory=dict)
     trials: int = 2

@@ -6,6 +6,7 @@ is started, waited for and explained when it dies, and how its answers are read.
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ def write_llama_server(directory: Path, fault: str = "") -> Path:
         directory: where to put it.
         fault: `cannot run`, `dies at start`, `no memory`, `no model`, `port taken`, `never ready`,
             `next port`, `dies in the middle`, `breaks off`, `never answers`,
-            `answers two together`, `one slot`.
+            `answers two together`, `one slot`, `hangs in the middle` (and hears no SIGTERM).
     """
     program = directory / "llama-server"
     program.write_text(
@@ -67,6 +68,8 @@ def main() -> int:
     once.unlink(missing_ok=True)
     if fault == "never ready":
         time.sleep(600)
+    if fault == "hangs in the middle":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Some take another where theirs is taken.
     port = 0 if fault == "next port" else int(given["--port"])
     ThreadingHTTPServer((given["--host"], port), handler(fault)).serve_forever()
@@ -123,6 +126,9 @@ def handler(
                     os._exit(9)
                 if number == 2 and fault == "breaks off":
                     return
+                if number == 2 and fault == "hangs in the middle":
+                    self.wfile.flush()
+                    time.sleep(600)
                 self.wfile.write(b"data: " + json.dumps(step).encode() + b"\n\n")
 
         def log_message(self, *_args: Any) -> None:

@@ -193,6 +193,28 @@ def test_settings_that_are_wrong_change_nothing(service, mosquitto, text, said):
     assert now["refusals"] == 1
 
 
+def test_a_file_that_has_become_unusable_leaves_the_agent_as_it_is(service, mosquitto):
+    """The settings of before name it, too: once stopped, the agent could not begin again."""
+    password = service.directory / "password"
+    password.write_text("sesame")
+    service.settings(mosquitto.port)
+    credentials = f"username = 'dut'\npassword_file = '{password}'\n"
+    with service.config.open("a", encoding="utf-8") as file:
+        file.write(credentials)
+    agent = service.start()
+    wait_for(lambda: (service.status() or {}).get("connected"))
+    before = service.status()["boot_id"]
+    password.write_text("")
+    agent.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: service.logged("settings_refused"))
+    now = service.status()
+    assert (now["connected"], now["boot_id"]) == (True, before), "nothing was stopped for it"
+    assert "broker.password_file" in now["refused_settings"]
+    password.write_text("open")
+    assert service.command("reload").returncode == 0
+    assert service.status()["boot_id"] != before
+
+
 def test_the_command_finds_a_mistake_before_it_bothers_the_agent(service):
     service.start()
     wait_for(service.status)

@@ -1,5 +1,6 @@
 """The doctor on the way to a real broker with TLS and rules: it names the step that fails."""
 
+import signal
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ from deployed import Centre
 from fleetmark_agent import statussocket
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.connectivity import examine_broker
+from fleetmark_collector.mqtt import Bus
 from servers import MOSQUITTO, free_port, wait_for
 
 pytestmark = pytest.mark.integration
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.integration
 def centre(tmp_path):
     """A running broker that knows the device pi-1."""
     centre = Centre(tmp_path)
-    assert centre.setup("device", "pi-1").returncode == 0
+    assert centre.enroll("pi-1").returncode == 0
     yield centre.start()
     centre.stop()
 
@@ -44,9 +46,10 @@ def openssl(*words):
 
 
 def test_a_device_that_is_known_may_come_and_speak(centre, tmp_path):
-    (finding,) = found(settings_for(centre, tmp_path))
-    assert finding.level == "ok"
-    assert finding.what.endswith("accepts us over TLS")
+    broker, collector = found(settings_for(centre, tmp_path))
+    assert broker.level == "ok"
+    assert broker.what.endswith("accepts us over TLS")
+    assert (collector.level, collector.what) == ("warn", "no collector answers there")
 
 
 def test_the_wrong_ca_is_told_from_a_wrong_name(centre, tmp_path):
@@ -59,6 +62,85 @@ def test_the_wrong_ca_is_told_from_a_wrong_name(centre, tmp_path):
     assert "is not the CA that signed the broker's certificate" in wrong_ca.hint
     wrong_name = the_bad_one(settings_for(centre, tmp_path, host="127.1"))
     assert "broker.host must be one of the certificate's names" in wrong_name.hint
+
+
+def test_who_runs_says_it_as_clearly_and_keeps_trying(centre, tmp_path, capsys):
+    """The collector and the agent against another CA's broker, and a name that is not its own."""
+    (tmp_path / "other.crt").write_bytes(another_ca(tmp_path).read_bytes())
+    wrong_ca = settings_for(centre, tmp_path, ca_file=tmp_path / "other.crt")
+    wrong_name = settings_for(centre, tmp_path, host="127.1")
+    agent = start_agent(
+        wrong_ca,
+        tmp_path,
+        FLEETMARK_BROKER__HOST="localhost",
+        FLEETMARK_BROKER__CA_FILE=str(tmp_path / "other.crt"),
+    )
+    try:
+        wait_for(lambda: "is not the CA that signed" in agent.output())
+        assert "must be one of the certificate's names" in said_by_collector(wrong_name, capsys)
+        assert "is not the CA that signed" in said_by_collector(wrong_ca, capsys)
+        assert agent.process.poll() is None
+        assert "Traceback" not in agent.output()
+        assert agent.output().count("broker_unreachable") == 1
+    finally:
+        assert agent.end(signal.SIGTERM) == 0
+
+
+def another_ca(directory):
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-subj", "/CN=another CA", "-days", 2),
+        *("-keyout", directory / "another.key", "-out", directory / "another.crt"),
+    )
+    return directory / "another.crt"
+
+
+def said_by_collector(settings, capsys):
+    """What the collector's end logs of its attempts."""
+    bus = Bus(settings.broker, "as-collector")
+    bus.start()
+    try:
+        wait_for(lambda: bus.trouble)
+    finally:
+        bus.stop()
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def test_a_broker_that_does_not_take_our_certificate_is_told_from_one_that_is_none(
+    centre, tmp_path, capsys
+):
+    """It hangs up only after the handshake: the reason is the certificate's end."""
+    keep, key, cert = centre.keep, tmp_path / "pi.key", tmp_path / "pi.crt"
+    openssl(
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-subj", "/CN=pi-1", "-keyout", key, "-out", tmp_path / "request"),
+    )
+    openssl(
+        *("x509", "-req", "-in", tmp_path / "request", "-days", -1, "-out", cert),
+        *("-CA", keep / "ca.crt", "-CAkey", keep / "ca.key", "-CAcreateserial"),
+    )
+    port = free_port()
+    config = tmp_path / "certificates.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nrequire_certificate true\nuse_identity_as_username true\n"
+        f"cafile {keep}/ca.crt\ncertfile {keep}/broker/server.crt\n"
+        f"keyfile {keep}/broker/server.key\nuser root\n"
+    )
+    broker = subprocess.Popen([MOSQUITTO, "-c", config], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(port), what="the broker")
+        own = {"username": None, "password_file": None, "cert_file": cert, "key_file": key}
+        settings = settings_for(centre, tmp_path, port=port, **own)
+        bad = [one.what for one in found(settings) if one.level == "bad"]
+        assert "our own certificate ended on" in bad[0]
+        assert "our own certificate ended on" in said_by_collector(settings, capsys)
+        none = settings_for(centre, tmp_path, port=port, username=None, password_file=None)
+        assert "ask for a certificate" in said_by_collector(none, capsys)
+    finally:
+        broker.terminate()
+        broker.wait(20)
 
 
 def test_a_certificate_that_has_expired_puts_the_clock_in_question(centre, tmp_path):
@@ -77,7 +159,7 @@ def test_a_certificate_that_has_expired_puts_the_clock_in_question(centre, tmp_p
     centre.start()
     finding = the_bad_one(settings_for(centre, tmp_path))
     assert "expired" in finding.what
-    assert "this device's clock says" in finding.hint
+    assert "this machine's clock says" in finding.hint
 
 
 def test_tls_where_none_is_spoken_points_to_the_port(centre, tmp_path, mosquitto):
@@ -128,10 +210,10 @@ def test_two_agents_of_one_name_are_found_out(tmp_path, mosquitto):
     try:
         boot_id = boot_id_of(one)
         wait_for(lambda: statussocket.ask(one.state_dir)["connected"])
-        (alone,) = found(one, boot_id)
+        alone, _ = found(one, boot_id)
         assert alone.level == "ok"
         # On the second machine, before its agent starts, and as if it had.
-        _, before = found(two)
+        *_, before = found(two)
         assert before.level == "warn"
         assert "is online as default/twin" in before.what
         after = the_bad_one(two, "00000000-0000-4000-8000-000000000000")
@@ -150,21 +232,21 @@ def test_the_doctor_disturbs_neither_collector_nor_store(tmp_path, mosquitto):
         settings = AgentSettings(
             device_id="pi", state_dir=tmp_path / "s", broker={"port": mosquitto.port}
         )
-        (finding,) = found(settings)
-        assert finding.level == "ok"
+        assert [one.level for one in found(settings)] == ["ok", "ok"]
     finally:
         assert collector.end() == 0
     assert not (tmp_path / "data" / "dead_letters.jsonl").exists()
     assert '"messages_dead": 0' in collector.output()
 
 
-def start_agent(settings, directory):
+def start_agent(settings, directory, **env):
     arguments = ("run", "--device-id", settings.device_id, "--state-dir", settings.state_dir)
     return Command(
         "fleetmark_agent.cli.main",
         *arguments,
         *("--broker-port", settings.broker.port),
         log=directory / f"{settings.state_dir.name}.log",
+        env=env,
     )
 
 

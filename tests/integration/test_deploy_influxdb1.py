@@ -209,7 +209,7 @@ def test_a_restore_over_a_database_that_is_there_is_refused(influxdb, tmp_path):
 def test_a_collector_writes_over_tls_to_a_server_with_the_scripts_certificate(tmp_path):
     """As in the compose project, where the database is another host: https and our own CA."""
     broker = Centre(tmp_path)
-    assert broker.setup("device", "pi-1").returncode == 0
+    assert broker.enroll("pi-1").returncode == 0
     broker.start()
     server = Influxdb(
         tmp_path / "influxdb",

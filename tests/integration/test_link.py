@@ -20,6 +20,7 @@ from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import StoreUnavailable
 from fleetmark_protocol.messages import Ack, Assignment, Status
 from fleetmark_protocol.records import EventRecord
+from fleetmark_protocol.version import __version__
 from servers import wait_for
 
 pytestmark = pytest.mark.integration
@@ -53,7 +54,8 @@ class Centre:
 
     def ack(self, batch):
         ranges = codec.to_ranges([item.seq for item in batch.records])
-        self.publish("ack", codec.encode(Ack(epoch=batch.epoch, ranges=ranges)))
+        said = Ack(epoch=batch.epoch, ranges=ranges, collector_version=__version__)
+        self.publish("ack", codec.encode(said))
 
     def close(self):
         self._client.disconnect()
@@ -70,6 +72,7 @@ class Agent:
         self.outbox = Outbox(Database(self.settings.outbox_file), 10**8)
         self.boot_id = str(uuid.uuid4())
         self.assigned = queue.Queue()
+        self.refused = queue.Queue()
         self.withdrawn = queue.Queue()
         status = Status(online=True, boot_id=self.boot_id, agent_version="1", started_ns=1)
         self.link = Link(
@@ -77,6 +80,7 @@ class Agent:
             self.outbox,
             status,
             self.assigned.put,
+            self.refused.put,
             self.withdrawn.put,
             random.Random(1),
         )
@@ -163,7 +167,8 @@ def test_an_ack_of_another_epoch_or_garbage_frees_nothing_and_breaks_nothing(age
     agent.start()
     agent.put(2)
     batch = centre.next_batch()
-    centre.publish("ack", codec.encode(Ack(epoch=str(uuid.uuid4()), ranges=[(1, 10**6)])))
+    other = {"epoch": str(uuid.uuid4()), "ranges": [(1, 10**6)]}
+    centre.publish("ack", codec.encode(Ack(**other, collector_version=__version__)))
     centre.publish("ack", b"\xff not json")
     centre.publish("ack", b'{"epoch": 1}')
     time.sleep(0.5)
@@ -224,6 +229,7 @@ def assignment(job_id="c.d1.000"):
     return Assignment.model_validate(
         {
             "desired": "run",
+            "collector_version": __version__,
             "job": {
                 "job_id": job_id,
                 "campaign_id": "c",

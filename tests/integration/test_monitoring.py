@@ -1,6 +1,7 @@
 """A real collector tells about itself: to probes, to Prometheus, and to dashboards in InfluxDB."""
 
 import json
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -82,6 +83,26 @@ def test_health_and_metrics_of_a_working_collector_and_of_one_whose_broker_died(
     assert web.metrics()["fleetmark_broker_connected", ()] == 0
     fleet.broker.start()
     web.wait_for_health(200)
+
+
+def test_a_collector_ends_in_time_although_its_broker_hangs(fleet, web):
+    """It starts before the broker, too; what it could not acknowledge is sent again."""
+    fleet.broker.kill()
+    fleet.start_collector("--http-listen", web.listen)
+    web.wait_for_health(503, "broker")
+    fleet.broker.start()
+    web.wait_for_health(200)
+    fleet.start_agent("pi-sim", "[telemetry]\ninterval_s = 0.1\n")
+    wait_for(lambda: web.metrics()["fleetmark_records_written_total", ()] >= 3, 30, "records")
+    fleet.broker.signal(signal.SIGSTOP)
+    try:
+        begun_s = time.monotonic()
+        assert fleet.kill("collector", signal.SIGTERM) == 0
+        assert time.monotonic() - begun_s < 30, "the unit's TimeoutStopSec is 45 s"
+    finally:
+        fleet.broker.signal(signal.SIGCONT)
+    lines = [json.loads(line) for line in fleet.log("collector").splitlines()]
+    assert lines[-1]["event"] == "collector_stopped"
 
 
 def test_every_sample_of_an_agent_says_what_waits_in_its_outbox(fleet):

@@ -14,20 +14,10 @@ from behaviour import Records, jobs, started_by
 from engines import MODEL_REF, MODEL_SHA256, backends_here
 from fakes.fake_model import write_llama, write_model
 from fleet import Fleet
+from processors import AARCH64, not_run_here, write_elf
 from servers import Mosquitto
 
 pytestmark = pytest.mark.integration
-
-OTHER = {"x86_64": ("aarch64", 183)}.get(platform.machine(), ("x86_64", 62))
-"""A processor that this machine's is not: its name and its number in an ELF file."""
-
-
-def program_for_another_processor(file):
-    name, number = OTHER
-    head = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little")
-    file.write_bytes(head + number.to_bytes(2, "little") + bytes(44))
-    file.chmod(0o755)
-    return name
 
 
 def write_thirsty_model(file):
@@ -59,7 +49,7 @@ def fleet(tmp_path_factory):
     write_llama(models / "qwen2.gguf", architecture="qwen2")
     write_thirsty_model(models / "thirsty.gguf")
     write_model(models / "changed.gguf")
-    program_for_another_processor(directory / "llama-server")
+    write_elf(directory / "llama-server", not_run_here() or AARCH64)
     made.start_collector()
     made.start_agent(
         "pi-sim",
@@ -149,11 +139,14 @@ def test_transformers_refuses_a_gguf_file_that_it_would_not_understand(fleet):
 
 
 def test_a_program_for_another_processor_says_for_which_one(fleet):
+    other = not_run_here()
+    if other is None:
+        pytest.skip("an emulator runs the programs of every other processor here (binfmt_misc)")
     failure, _ = rejection(fleet, backend="llama_server")
     assert failure.code == "BACKEND_UNAVAILABLE"
-    assert f"built for {OTHER[0]}, and this machine is {platform.machine()}" in failure.message
+    assert f"built for {other.name}, and this machine is {platform.machine()}" in failure.message
     # Said as well before anybody asks.
     (device,) = json.loads(fleet.cli("devices", "--json").stdout)
     (told,) = [one for one in device["backends"] if one["name"] == "llama_server"]
     assert not told["available"]
-    assert OTHER[0] in told["reason"]
+    assert other.name in told["reason"]

@@ -198,9 +198,9 @@ def test_the_newest_samples_are_found_whether_they_are_of_now_of_long_ago_or_of_
 
 def test_what_comes_later_of_a_campaign_is_seen_by_a_reader_that_has_looked_before(sink, reader):
     for seq in range(1, 40):
-        # Now and then out of order, on another device, and a trial that was measured again.
+        # Now and then out of order, in another fleet, and a trial that was measured again.
         item = trial(1000 - seq if seq % 3 else seq, f"c.pi.1.w.{seq // 2}.0")
-        sink.write([stored(item, seq, f"pi{seq % 20}"), stored(job(seq), 1000 + seq)])
+        sink.write([stored(item, seq, fleet=f"lab{seq % 20}"), stored(job(seq), 1000 + seq)])
         wanted = {f"c.pi.1.w.{n // 2}.0" for n in range(1, seq + 1)}
         assert reader.trial_counts("c") == {"c.pi.1": len(wanted)}
         assert reader.trial_counts("c", ["c.pi.1"]) == {"c.pi.1": len(wanted)}

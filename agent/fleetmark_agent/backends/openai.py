@@ -19,6 +19,7 @@ from fleetmark_protocol.errors import (
     ModelNotFound,
 )
 from fleetmark_protocol.messages import Options
+from fleetmark_protocol.secretfile import read_secret
 from fleetmark_protocol.settings import is_loopback
 
 if TYPE_CHECKING:
@@ -226,11 +227,8 @@ class OpenAI:
         file = self._settings.api_key_file
         if file is None:
             return None
-        try:
-            key = file.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"engines.openai.api_key_file: {error}") from error
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
+        key = read_secret("engines.openai.api_key_file", file).get_secret_value()
+        if not key.isascii() or " " in key:
             # What is wrong is not shown: it may be most of a key.
             raise ConfigError(f"engines.openai.api_key_file: {file} must hold the key and no more")
         return key

@@ -165,11 +165,19 @@ def _read_only(file: Path) -> sqlite3.Connection:
 def _broker(settings: "AgentSettings") -> Iterator[Finding]:
     from fleetmark_agent import statussocket
     from fleetmark_agent.connectivity import examine_broker
+    from fleetmark_protocol.version import __version__
 
     try:
         said = statussocket.ask(settings.state_dir) or {}
     except (OSError, ValueError):
         said = {}
+    running = said.get("version", __version__)
+    if running != __version__:
+        yield Finding(
+            "warn",
+            f"the agent that runs is version {running}, the one installed here {__version__}",
+            "restart it: systemctl restart fleetmark-agent",
+        )
     yield from examine_broker(settings, said.get("boot_id"))
 
 
@@ -249,4 +257,5 @@ def _sensors(settings: "AgentSettings") -> Iterator[Finding]:
         if status.available:
             yield Finding("ok", f"sensor {sensor.name}: {', '.join(status.fields)}")
         else:
-            yield Finding("warn", f"sensor {sensor.name}: {status.reason} (absent, not 0)")
+            text = f"sensor {sensor.name}: {status.reason} (absent, not 0)"
+            yield Finding("warn", text, status.hint)

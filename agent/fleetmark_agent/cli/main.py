@@ -72,6 +72,7 @@ def run(
     }
     settings = settings_from(config, flags)
     logs.configure(settings.log_level, settings.log_format)
+    logs.log_uncaught()
     run_agent(settings, lambda: settings_from(config, flags))
 
 

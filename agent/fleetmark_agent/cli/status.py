@@ -31,11 +31,11 @@ def status(
 ) -> None:
     """Say what the agent on this device is doing.
 
-    Exit code 0 where it runs and the broker has it, 1 where not.
+    Exit code 0 where it runs, the broker has it and no collector refuses it, 1 where not.
     """
     said = _ask(settings_from(config, {"state_dir": state_dir}))
     typer.echo(json.dumps(said, indent=2) if json_output else _in_words(said))
-    if not said["connected"]:
+    if not said["connected"] or said.get("collector_refusal"):
         raise typer.Exit(1)
 
 
@@ -101,14 +101,29 @@ def _in_words(said: dict[str, Any]) -> str:
         "settings": f"read {_when(said['settings_ns'])}",
         "refused": said["refused_settings"],
         "broker": f"{said['broker']}, {connected}",
+        "certificate": _certificate(said.get("certificate_ends_ns"), time.time_ns()),
         "job": said["job_id"] or "none",
         "outbox": f"{said['outbox_records']} records wait, {said['outbox_bytes']} bytes "
         f"({said['outbox_used_percent']:.1f} % of its cap)",
+        "collector": said.get("collector_version") or "none has answered yet",
+        "refuses": said.get("collector_refusal"),
         "last ack": _when(said["last_ack_ns"]),
         "last problem": _when(said["last_problem_ns"])
         + (f": {said['last_problem']}" if said["last_problem"] else ""),
     }
     return "\n".join(f"{name:<13}{value}" for name, value in lines.items() if value is not None)
+
+
+def _certificate(ends_ns: int | None, now_ns: int) -> str | None:
+    from fleetmark_protocol.certificate import DAY_NS, WARN_DAYS
+
+    if ends_ns is None:
+        return None
+    days = (ends_ns - now_ns) // DAY_NS
+    if days < 0:
+        return f"HAS ENDED on {_when(ends_ns)}: the broker takes it no more"
+    ends = f"ends {_when(ends_ns)}, in {days} days"
+    return f"{ends}: MAKE A NEW ONE" if days < WARN_DAYS else ends
 
 
 def _when(time_ns: int | None) -> str:

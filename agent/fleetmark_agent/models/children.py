@@ -51,6 +51,7 @@ def run_child(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     max_file_bytes: int | None = None,
+    max_memory_bytes: int | None = None,
 ) -> Finished:
     """Run `command` (never through a shell) to its end.
 
@@ -62,6 +63,7 @@ def run_child(
         cwd: the child's working directory.
         env: added to our own environment.
         max_file_bytes: no file that the child writes may grow larger.
+        max_memory_bytes: what the child may allocate; see `limit_memory`.
 
     Raises:
         Canceled: the watch said so; the child and its children are dead.
@@ -79,8 +81,8 @@ def run_child(
             start_new_session=True,
         )
         try:
-            if max_file_bytes is not None:
-                _bound_files(child.pid, max_file_bytes)
+            _bound(child.pid, resource.RLIMIT_FSIZE, max_file_bytes)
+            _bound(child.pid, resource.RLIMIT_DATA, max_memory_bytes)
             output = _read_to_end(child, deadline_s, watch, on_line)
             code = _wait(child, deadline_s, watch)
         finally:
@@ -93,9 +95,11 @@ def limit_memory(max_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
 
 
-def _bound_files(pid: int, max_file_bytes: int) -> None:
+def _bound(pid: int, what: int, most: int | None) -> None:
+    if most is None:
+        return
     try:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+        resource.prlimit(pid, what, (most, most))
     except (OSError, ValueError):
         pass  # it has ended already, or has a lower limit: the quota is checked afterwards too
 

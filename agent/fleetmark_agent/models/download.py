@@ -4,17 +4,18 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
-
-from fleetmark_agent.models import http_rules
+from fleetmark_agent.models import growing, http_rules
+from fleetmark_agent.models.addresses import Guard
+from fleetmark_agent.models.growing import Origin, drop_part
 from fleetmark_agent.models.http_rules import StartOver, shown_url
-from fleetmark_agent.models.sidecar import write_at_once
-from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch, hash_file
+from fleetmark_agent.models.ownfiles import open_to_grow
+from fleetmark_agent.models.watch import NOBODY, Watch, hash_file
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import (
     ConfigError,
@@ -23,35 +24,17 @@ from fleetmark_protocol.errors import (
     ModelRejected,
     ModelTooLarge,
 )
-from fleetmark_protocol.settings import is_loopback
 from fleetmark_protocol.version import __version__
 
 if TYPE_CHECKING:
     import httpx
 
+    from fleetmark_agent.models.connection import Pace
+
 TRIES = 5
 FIRST_PAUSE_S = 1.0
-CONNECT_TIMEOUT_S = 15.0
-READ_TIMEOUT_S = 30.0
-"""Without a byte for so long a connection is given up; a cancel is seen that late at worst."""
 MAX_REDIRECTS = 10
 CHECK_EVERY_BYTES = 16 * 2**20
-
-
-class Origin(BaseModel):
-    """Where the bytes of a part came from: kept beside it, so that it goes on only with the same.
-
-    Attributes:
-        url: as the reference says.
-        validator: the server's strong ETag or its date; None when it gave neither.
-        total_bytes: length of the whole file, when known.
-        told_sha256: digest of the whole file as a hub tells it, for a file at a commit.
-    """
-
-    url: str
-    validator: str | None = None
-    total_bytes: int | None = None
-    told_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +48,7 @@ class Order:
         watch: told and asked for each piece.
         commit: of the hub's repository that the URL names; None for any other file.
         must_tell: whether a hub that tells no digest is not good enough.
+        sources: prefixes that a redirect must lead to; None lets a hub send us anywhere.
     """
 
     url: str
@@ -73,6 +57,7 @@ class Order:
     watch: Watch = NOBODY
     commit: str | None = None
     must_tell: bool = False
+    sources: tuple[str, ...] | None = None
 
 
 class Downloader:
@@ -82,22 +67,25 @@ class Downloader:
         self,
         check_room: Callable[[int], None],
         *,
+        guard: Guard | None = None,
         tries: int = TRIES,
         sleep: Callable[[float], None] = time.sleep,
-        resolve: http_rules.Resolve = http_rules.resolve,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
 
         Args:
             check_room: raises when so many more bytes may not be written.
+            guard: says which addresses may be connected to; default: public ones.
             tries: connections in all, before one download is given up.
             sleep: waits between them; another one is for tests.
-            resolve: finds the addresses of a host that a redirect names.
+            clock_s: monotonic; likewise.
         """
         self._check_room = check_room
+        self._guard = guard or Guard()
         self._tries = tries
         self._sleep = sleep
-        self._resolve = resolve
+        self._clock_s = clock_s
         self._log = logs.get("download")
 
     def fetch(self, order: Order) -> str:
@@ -108,13 +96,14 @@ class Downloader:
             ModelNotFound: the server has no such file, or does not give it to us.
             ModelRejected: it has another digest; the part is gone.
             ModelTooLarge: no room; the part is gone.
-            SourceNotAllowed: a redirect leads where we do not follow.
+            SourceNotAllowed: it lies in a private network, or a redirect leads where we do not
+                follow.
             Canceled: asked to stop; the part is kept.
         """
         pause_s, url = FIRST_PAUSE_S, shown_url(order.url)
         for left in reversed(range(self._tries)):
             order.watch.check()
-            resumed = _size(order.part) > 0
+            resumed = growing.size(order.part) > 0
             try:
                 digest, told = self._try(order)
             except StartOver:
@@ -154,32 +143,39 @@ class Downloader:
 
     def _try(self, order: Order) -> tuple[str, str | None]:
         """Fetch what is missing; return the file's digest, and the one that a hub told."""
-        import httpx
+        from fleetmark_agent.models import connection
 
-        have, origin = _resumable(order)
+        have, origin = growing.resumable(order.part, order.url, certain=order.sha256 is not None)
         if have and origin.total_bytes == have:
             whole = hash_file(order.part, Watch(cancelled=order.watch.cancelled))
             return whole.hexdigest(), origin.told_sha256
+        pace = connection.Pace(self._clock_s)
+
+        def go_on() -> None:
+            order.watch.check()
+            pace.took()
+
         try:
-            # A proxy set for the outside has no business with this very machine.
-            outside = not is_loopback(urlsplit(order.url).hostname or "")
-            timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-            with httpx.Client(timeout=timeout, trust_env=outside) as client:
-                response, told = self._open(client, order, have, origin)
-                try:
-                    return self._receive(response, order, have, told), told
-                finally:
-                    response.close()
-        except httpx.InvalidURL as error:
+            with ExitStack() as open_:
+                response, told = self._open(open_, order, have, origin, go_on)
+                return self._receive(response, order, have, told, pace), told
+        except connection.BAD_URL as error:
             raise ConfigError(f"{shown_url(order.url)}: {error}") from error
-        except httpx.HTTPError as error:
+        except connection.FAILURES as error:
             reason = str(error) or type(error).__name__
             raise DownloadFailed(f"{shown_url(order.url)}: {reason}") from error
 
     def _open(
-        self, client: "httpx.Client", order: Order, have: int, origin: Origin
+        self,
+        open_: ExitStack,
+        order: Order,
+        have: int,
+        origin: Origin,
+        go_on: Callable[[], None],
     ) -> tuple["httpx.Response", str | None]:
         """Send the request, and follow where it is sent on to; return a hub's digest as well."""
+        from fleetmark_agent.models.connection import open_client
+
         url, told = order.url, None
         headers = {"User-Agent": f"fleetmark/{__version__}", "Accept-Encoding": "identity"}
         if have:
@@ -188,20 +184,26 @@ class Downloader:
                 headers["If-Range"] = origin.validator
         here = url
         for _ in range(MAX_REDIRECTS + 1):
+            client = open_.enter_context(open_client(here, self._guard, go_on))
             response = client.send(client.build_request("GET", here, headers=headers), stream=True)
+            open_.callback(response.close)
             if order.commit is not None and urlsplit(here).netloc == urlsplit(url).netloc:
                 # The hub's own word; where it sends us for the bytes has no say.
                 told = http_rules.told_sha256(response.headers, order.commit) or told
             if response.status_code not in http_rules.REDIRECTS:
                 return response, told
             response.close()
-            there = urljoin(here, response.headers.get("location", ""))
-            http_rules.check_redirect(url, here, there, self._resolve)
-            here = there
+            location = response.headers.get("location", "")
+            here = http_rules.redirect(url, here, location, order.sources)
         raise ModelNotFound(f"{shown_url(url)}: redirected more than {MAX_REDIRECTS} times")
 
     def _receive(
-        self, response: "httpx.Response", order: Order, have: int, told: str | None
+        self,
+        response: "httpx.Response",
+        order: Order,
+        have: int,
+        told: str | None,
+        pace: "Pace",
     ) -> str:
         """Take the body in; return the digest of the whole file."""
         if response.status_code == 416 and have:
@@ -222,16 +224,18 @@ class Downloader:
             total_bytes=total,
             told_sha256=told,
         )
-        write_at_once(_origin_file(order.part), origin.model_dump_json().encode())
+        growing.note(order.part, origin)
         digest = (
             hash_file(order.part, Watch(cancelled=order.watch.cancelled))
             if have
             else hashlib.sha256()
         )
         done = checked = have
-        with order.part.open("ab") as file:
-            for chunk in response.iter_raw(CHUNK_BYTES // 4):
+        pace.begin()
+        with open_to_grow(order.part) as file:
+            for chunk in response.iter_raw():
                 order.watch.check()
+                pace.took(len(chunk))
                 _write(file.write, chunk)
                 digest.update(chunk)
                 done += len(chunk)
@@ -247,39 +251,8 @@ class Downloader:
         return digest.hexdigest()
 
 
-def drop_part(part: Path) -> None:
-    """Forget what came so far."""
-    part.unlink(missing_ok=True)
-    _origin_file(part).unlink(missing_ok=True)
-
-
-def _resumable(order: Order) -> tuple[int, Origin]:
-    """Return how much is here to go on from, and where it came from."""
-    have = _size(order.part)
-    try:
-        origin = Origin.model_validate_json(_origin_file(order.part).read_bytes())
-    except (OSError, ValidationError):
-        origin = Origin(url="")
-    same = origin.url == order.url
-    # Without a validator only the digest can tell whether both halves are of one file.
-    safe = origin.validator is not None or order.sha256 is not None
-    sane = origin.total_bytes is None or have <= origin.total_bytes
-    if have and same and safe and sane:
-        return have, origin
-    drop_part(order.part)
-    return 0, Origin(url=order.url)
-
-
 def _write(action: Callable[..., object], *data: bytes) -> None:
     try:
         action(*data)
     except OSError as error:
         raise ModelTooLarge(f"the model store cannot be written: {error.strerror}") from error
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
-
-
-def _origin_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")

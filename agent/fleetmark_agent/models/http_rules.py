@@ -1,11 +1,10 @@
-"""What a server's answer means for a download: redirects, status, ranges; pure but for names."""
+"""What a server's answer means for a download: redirects, status, ranges; pure."""
 
-import ipaddress
 import re
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Mapping, Sequence
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from fleetmark_agent.models.reference import check_allowed
 from fleetmark_protocol.errors import (
     DownloadFailed,
     FleetmarkError,
@@ -20,20 +19,12 @@ _TRY_AGAIN = (408, 425, 429)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
-Resolve = Callable[[str], Sequence[str]]
-"""Host name -> its addresses; empty when nobody knows it."""
+MAX_BYTES = 2**63 - 1
+"""A length beyond it is a lie; arithmetic on it may not even end."""
 
 
 class StartOver(Exception):
     """What is here does not go with what the server has."""
-
-
-def resolve(host: str) -> Sequence[str]:
-    """Ask the system for a host's addresses."""
-    try:
-        return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
-    except (OSError, UnicodeError):
-        return []
 
 
 def told_sha256(headers: Mapping[str, str], commit: str) -> str | None:
@@ -48,30 +39,46 @@ def told_sha256(headers: Mapping[str, str], commit: str) -> str | None:
     return tag if _SHA256.fullmatch(tag) else None
 
 
-def check_redirect(first: str, here: str, there: str, resolve: Resolve = resolve) -> None:
-    """Check a step from `here` to `there` of a download that began at `first`.
+def redirect(first: str, here: str, location: str, sources: Sequence[str] | None = None) -> str:
+    """Return where an answer sends a download on to; its address is checked when it is connected.
+
+    Args:
+        first: where the download began, for messages.
+        here: who sends it on.
+        location: the header; may be relative.
+        sources: the prefixes that the owner allows; None follows a hub to wherever it keeps files.
 
     Raises:
-        SourceNotAllowed: it leads from https to http, or from outside into a private network.
+        SourceNotAllowed: it leads from https to http, carries a password, or leaves the prefixes.
     """
-    old = urlsplit(here)
     try:
-        new = urlsplit(there)
-        host = new.hostname
+        there = urljoin(here, location)
+        parts = urlsplit(there)
+        host, _ = parts.hostname, parts.port
     except ValueError:
-        new, host = urlsplit(""), None
+        there, parts, host = location, urlsplit(""), None
     why = None
-    if new.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host:
         why = "which is no web address"
-    elif new.scheme == "http" and (old.scheme == "https" or not is_loopback(host)):
+    elif parts.username is not None:
+        why = "with a user name or password in it"
+    elif parts.scheme == "http" and (urlsplit(here).scheme == "https" or not is_loopback(host)):
         why = "in clear"
-    elif _private(host, resolve) and not _private(urlsplit(first).hostname or "", resolve):
-        why = "in a private network"
     if why is not None:
         raise SourceNotAllowed(
             f"{shown_url(first)} redirects to {shown_url(there)}, {why}: not followed",
             hint="name the place itself, if it is right",
         )
+    if sources is not None:
+        try:
+            check_allowed(there, sources)
+        except SourceNotAllowed as error:
+            raise SourceNotAllowed(
+                f"{shown_url(first)} redirects to {shown_url(there)}, which is not allowed on this"
+                " device: not followed",
+                hint=error.hint,
+            ) from None
+    return there
 
 
 def error_of(status: int, url: str) -> FleetmarkError | None:
@@ -90,7 +97,7 @@ def total_bytes(status: int, headers: Mapping[str, str], have: int) -> int | Non
     """Return the length of the whole file, as far as the server says it.
 
     Raises:
-        ModelRejected: the body is packed, so that no range of it means anything.
+        ModelRejected: the body is packed, so that no range of it means anything; or too long.
         StartOver: the range is not the one that was asked for.
     """
     packed = headers.get("content-encoding", "identity")
@@ -100,17 +107,17 @@ def total_bytes(status: int, headers: Mapping[str, str], have: int) -> int | Non
         found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         if found is None or int(found[1]) != have:
             raise StartOver
-        return int(found[2])
+        return _length(found[2])
     length = headers.get("content-length", "")
-    return int(length) if length.isdigit() else None
+    return _length(length) if length.isascii() and length.isdigit() else None
 
 
 def validator(headers: Mapping[str, str]) -> str | None:
     """Return what tells this version of the file from others; a weak ETag does not."""
     etag = headers.get("etag", "")
-    if etag.startswith('"'):
-        return etag
-    return headers.get("last-modified")
+    found = etag if etag.startswith('"') else headers.get("last-modified")
+    # It is sent back as it came: what no header can carry cannot be.
+    return found if found is not None and found.isascii() and found.isprintable() else None
 
 
 def shown_url(url: str) -> str:
@@ -122,10 +129,13 @@ def shown_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _private(host: str, resolve: Resolve) -> bool:
-    """Whether a host is inside some network; a name nobody knows is left to the connection."""
-    try:
-        addresses: Sequence[str] = [str(ipaddress.ip_address(host))]
-    except ValueError:
-        addresses = resolve(host)
-    return any(not ipaddress.ip_address(found.split("%")[0]).is_global for found in addresses)
+def _length(digits: str) -> int:
+    """Read a length.
+
+    Raises:
+        ModelRejected: no file is so long.
+    """
+    length = int(digits) if len(digits) <= len(str(MAX_BYTES)) else MAX_BYTES + 1
+    if length > MAX_BYTES:
+        raise ModelRejected("the server says a length that no file has")
+    return length

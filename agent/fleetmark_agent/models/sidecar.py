@@ -1,7 +1,5 @@
 """What is known about one model of the store, as it lies beside it."""
 
-import os
-import time
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +42,7 @@ class Sidecar(BaseModel):
         mtime_ns: with `bytes` and `inode` what it looked like when it was hashed; None once it
             was found damaged, so that it is not trusted again.
         inode: see `mtime_ns`.
+        ctime_ns: see `mtime_ns`; None in a sidecar from before it was noted.
         ref: where it, or what it was made of, came from.
         origin_sha256: of the model whose weights these are.
         info: what it holds.
@@ -56,6 +55,7 @@ class Sidecar(BaseModel):
     bytes: Count
     mtime_ns: int | None
     inode: int
+    ctime_ns: int | None = None
     ref: str
     origin_sha256: Sha256
     info: ModelFacts
@@ -72,29 +72,8 @@ class Sidecar(BaseModel):
         Raises:
             OSError, ModelRejected: it is not there, or no model any more.
         """
-        return self.mtime_ns is not None and look_at(path) == Look(
-            self.bytes, self.mtime_ns, self.inode
-        )
-
-
-def write_at_once(file: Path, content: bytes) -> None:
-    """Replace a small file so that a reader sees the old or the new one, never a part."""
-    new = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        with new.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
-    sync_directory(file.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        if self.mtime_ns is None:
+            return False
+        look = look_at(path)
+        ctime_ns = look.ctime_ns if self.ctime_ns is None else self.ctime_ns
+        return look == Look(self.bytes, self.mtime_ns, self.inode, ctime_ns)

@@ -15,11 +15,12 @@ import psutil
 from fleetmark_agent.config import AgentSettings, ModelSettings
 from fleetmark_agent.models import reference as references
 from fleetmark_agent.models import targets
+from fleetmark_agent.models.addresses import Guard
 from fleetmark_agent.models.download import Downloader
 from fleetmark_agent.models.finding import Finder
 from fleetmark_agent.models.formats import inspect
 from fleetmark_agent.models.making import Maker
-from fleetmark_agent.models.model_files import hash_model, look_at
+from fleetmark_agent.models.model_files import check_readable, hash_model, look_at
 from fleetmark_agent.models.preflight import check_fits
 from fleetmark_agent.models.reference import RemoteReference, checked_name
 from fleetmark_agent.models.shelf import Shelf
@@ -28,7 +29,6 @@ from fleetmark_agent.models.stored import StoredModel, model_info, remote_model,
 from fleetmark_agent.models.watch import Cancelled, Progress, Watch
 from fleetmark_protocol.errors import (
     ConfigError,
-    ModelNotFound,
     ModelRejected,
     ModelTooLarge,
     StoreUnavailable,
@@ -56,7 +56,8 @@ class ModelStore:
             mem_available_bytes: says how much memory a model may take.
         """
         self._shelf = Shelf(directory, settings.quota_bytes, free_bytes)
-        self._maker = Maker(self._shelf, settings, Downloader(self._shelf.check_room))
+        downloader = Downloader(self._shelf.check_room, guard=Guard(settings.private_places))
+        self._maker = Maker(self._shelf, settings, downloader)
         self._finder = Finder(self._shelf, self._maker, settings)
         self._settings = settings
         self._mem_available_bytes = mem_available_bytes
@@ -108,7 +109,7 @@ class ModelStore:
         reference = references.parse(spec.ref, settings.hf_endpoint)
         references.check_allowed(spec.ref, settings.allow_sources)
         if isinstance(reference, RemoteReference):
-            return _remote(spec, reference, formats)
+            return remote_model(spec, reference.name, formats)
         if spec.sha256 is None and settings.require_sha256 and references.needs_sha256(reference):
             raise ConfigError(
                 f"model reference {spec.ref!r}: this device takes no download without a SHA-256",
@@ -159,6 +160,32 @@ class ModelStore:
             return stored_model(
                 self.directory, name, self._finder.known(name, Watch(cancelled=cancelled))
             )
+
+    def check_unchanged(self, model: StoredModel, *, cancelled: Cancelled | None = None) -> None:
+        """See that a model is what it was when it was found; hashed only if it looks changed.
+
+        Raises:
+            ModelRejected: somebody has changed it meanwhile.
+            ModelNotFound, StoreUnavailable, Canceled: it is gone; asked to stop.
+        """
+        if model.format == "remote":
+            return
+        if self.get(model.path.name, cancelled=cancelled).sha256 != model.sha256:
+            raise ModelRejected(f"{model.path.name} was changed while the job was under way")
+
+    def check_looks_same(self, model: StoredModel) -> None:
+        """See that a model still looks as when it was hashed; never reads it, so costs no time.
+
+        Raises:
+            ModelRejected, ModelNotFound, StoreUnavailable: see `check_unchanged`.
+        """
+        if model.format != "remote":
+            with self._disk_errors():
+                name = model.path.name
+                path, sidecar = self._shelf.find(name), self._shelf.sidecar(name)
+                known = sidecar is not None and sidecar.sha256 == model.sha256
+                if sidecar is None or not known or not sidecar.fits(path):
+                    raise ModelRejected(f"{name} was changed while it was loaded")
 
     def remove(self, name: str) -> None:
         """Remove a model, finished or not, and what is known about it.
@@ -249,8 +276,7 @@ class ModelStore:
         """
         file = file.absolute()
         name, watch = checked_name(file.name, str(file)), Watch(progress, cancelled)
-        if not (file.is_file() or file.is_dir()):
-            raise ModelNotFound(f"no file or directory {file}")
+        check_readable(file)
         with self._disk_errors(), self._shelf.locked(name, watch):
             if (self.directory / name).exists():
                 raise ConfigError(
@@ -272,23 +298,3 @@ class ModelStore:
                 f"model store {self.directory}: {error.strerror or error}",
                 hint="choose a directory that this user can read and write (models.dir)",
             ) from error
-
-
-def _remote(spec: ModelSpec, reference: RemoteReference, formats: tuple[str, ...]) -> StoredModel:
-    """Return a model that an engine's own server has; only that server knows what it is.
-
-    Raises:
-        ConfigError: something is asked of it that nobody here can check or make.
-        ModelRejected: the backend has no server.
-    """
-    if spec.sha256 is not None or spec.quantization is not None:
-        raise ConfigError(
-            f"model reference {spec.ref!r}: the server's model has no digest or quantization here",
-            hint="leave `sha256` and `quantization` out; the name says which model it is",
-        )
-    if "remote" not in formats:
-        raise ModelRejected(
-            f"{spec.ref} is a model of a server; its backend reads {' or '.join(formats)}",
-            hint="name a model file, or a backend with a server of its own (ollama, openai)",
-        )
-    return remote_model(reference.name, spec.ref)

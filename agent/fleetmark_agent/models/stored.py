@@ -6,7 +6,8 @@ from pathlib import Path
 from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.preflight import KV_BYTES_PER_VALUE
 from fleetmark_agent.models.sidecar import Recipe, Sidecar
-from fleetmark_protocol.messages import ModelInfo
+from fleetmark_protocol.errors import ConfigError, ModelRejected
+from fleetmark_protocol.messages import ModelInfo, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,23 @@ def stored_model(directory: Path, name: str, sidecar: Sidecar) -> StoredModel:
     )
 
 
-def remote_model(name: str, ref: str) -> StoredModel:
-    """Return a model that an engine's own server has: nothing but its name is known here."""
+def remote_model(spec: ModelSpec, name: str, formats: tuple[str, ...]) -> StoredModel:
+    """Return a model that an engine's own server has; only that server knows what it is.
+
+    Raises:
+        ConfigError: something is asked of it that nobody here can check or make.
+        ModelRejected: the backend has no server.
+    """
+    if spec.sha256 is not None or spec.quantization is not None:
+        raise ConfigError(
+            f"model reference {spec.ref!r}: the server's model has no digest or quantization here",
+            hint="leave `sha256` and `quantization` out; the name says which model it is",
+        )
+    if "remote" not in formats:
+        raise ModelRejected(
+            f"{spec.ref} is a model of a server; its backend reads {' or '.join(formats)}",
+            hint="name a model file, or a backend with a server of its own (ollama, openai)",
+        )
     return StoredModel(
         path=Path(name),
         format="remote",
@@ -66,7 +82,7 @@ def remote_model(name: str, ref: str) -> StoredModel:
         bytes=None,
         bits_per_weight=None,
         facts=ModelFacts(format="remote"),
-        ref=ref,
+        ref=spec.ref,
     )
 
 

@@ -54,7 +54,7 @@ class Device:
         self._number = number
         self._boot_id = new_uuid()
         # Spreads the fleet, reproducibly; nothing secret hangs on it.
-        self._rng = random.Random(f"{self._plan.seed}/{number}/ways")  # noqa: S311
+        self._rng = random.Random(f"{self._plan.seed}/{number}/ways")  # noqa: S311 - ways
         self._figures = Figures(self._plan.seed, self._settings.device_id)
         self.box = Box(self._settings, shared.tally, self._rng, self._loop.clock_s)
         self._connection = Connection(self._settings, shared.network, self._rng)
@@ -81,6 +81,7 @@ class Device:
             publish=self._connection.publish,
             wake=self._wake,
             on_assignment=self._runner.assign,
+            on_refused=self._runner.refuse,
             on_withdrawn=self._runner.withdraw,
             rng=self._rng,
             watcher=self.box.ledger,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from fleetmark_agent.assignments import RefusedJob
 from fleetmark_agent.joblog import Entry
 from fleetmark_agent.recorder import Recorder, failure_of
 from fleetmark_agent.simulation.figures import Figures
@@ -104,11 +105,18 @@ class SimulatedRunner:
         job_id = assignment.job.job_id
         entry = self._joblog.accept(assignment.job, assignment.attempts_begun)
         if entry.final is not None:
-            self._recorder.again(entry.final)
-            self._on_record("job")
+            if self._recorder.again(entry.final):
+                self._on_record("job")
         elif assignment.desired == "cancel":
             self._cancel(job_id)
         self._next()
+
+    def refuse(self, refused: RefusedJob) -> None:
+        """Answer an assignment that is not gone by; a job that is open here goes on."""
+        if self._recorder.refuse(refused):
+            self._on_record("job")
+        if refused.head.desired == "cancel":
+            self.withdraw(refused.job.job_id)
 
     def withdraw(self, job_id: str) -> None:
         """Stop a job whose assignment the centre has cleared."""

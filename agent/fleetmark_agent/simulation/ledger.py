@@ -84,13 +84,13 @@ class Ledger:
         self._made_s[seq] = self._clock_s()
 
     def sent(self, seqs: Sequence[int]) -> None:
-        """See `conversation.Watcher`."""
+        """See `roles.Watcher`."""
         self._tally.sent += len(seqs)
         self._tally.resent += sum(seq in self._sent for seq in seqs)
         self._sent.update(seqs)
 
     def acked(self, ranges: Sequence[tuple[int, int]], freed: int) -> None:
-        """See `conversation.Watcher`."""
+        """See `roles.Watcher`."""
         self._tally.acked += freed
         now_s = self._clock_s()
         for first, last in ranges:

@@ -27,6 +27,7 @@ class SensorStatus:
         source: where its numbers come from, for people.
         fields: what `read` can give here.
         reason: why it is not available; None when it is.
+        hint: what would make it so, where its owner can do something about it.
         energy_source: which class of source its power is from; None where it gives none.
     """
 
@@ -34,6 +35,7 @@ class SensorStatus:
     source: str
     fields: tuple[str, ...] = ()
     reason: str | None = None
+    hint: str | None = None
     energy_source: EnergySource | None = None
 
 

@@ -29,14 +29,15 @@ class Power:
 
     def probe(self) -> SensorStatus:
         """Take the first source that is there; if none is, say what each of them lacks."""
-        reasons = []
+        reasons, hint = [], None
         for source in self._sources:
             status = source.probe()
             if status.available:
                 self._used = source
                 return status
             reasons.append(status.reason or status.source)
-        return SensorStatus(False, "sysfs", reason="; ".join(reasons))
+            hint = hint or status.hint
+        return SensorStatus(False, "sysfs", reason="; ".join(reasons), hint=hint)
 
     def read(self) -> Values:
         """See the source."""

@@ -17,6 +17,10 @@ from fleetmark_agent.telemetry.base import (
 _ZONE = re.compile(r"intel-rapl:\d+(:\d+)?")
 """Packages, and what is within one. The kernel shows the same packages once more under
 `intel-rapl-mmio`."""
+LET_US = (
+    "let the agent's group read it until the next boot: chgrp GROUP FILE && chmod 440 FILE "
+    "(docs/install.md has the lasting way, and why the kernel is reserved about it)"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Rapl:
                 _microjoules(zone.energy)
         except PermissionError:
             reason = f"not allowed to read {found[0].energy} (root may)"
-            return SensorStatus(False, source, reason=reason)
+            return SensorStatus(False, source, reason=reason, hint=LET_US)
         except (OSError, ValueError) as error:
             return SensorStatus(False, source, reason=f"{found[0].energy.parent}: {error}")
         self._zones = found

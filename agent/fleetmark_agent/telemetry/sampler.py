@@ -18,6 +18,8 @@ __all__ = ["Emit", "Sample", "Sampler", "Window", "next_due_ns"]
 
 Emit = Callable[[Sample, str | None, str | None], None]
 """Takes a sample with the ids of its job and trial, where it belongs to any."""
+STOP_S = 2.0
+"""How long a stop waits for a sensor that is being read."""
 
 
 class Sampler:
@@ -74,12 +76,13 @@ class Sampler:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; returns when no more samples come. May be called twice."""
-        with self._changed:
-            self._stopping = True
+        """End the thread; one that a sensor holds up is left to itself. May be called twice."""
+        self._stopping = True
+        if self._changed.acquire(timeout=STOP_S):
             self._changed.notify_all()
+            self._changed.release()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     @property
     def alive(self) -> bool:

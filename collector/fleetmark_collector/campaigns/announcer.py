@@ -11,6 +11,7 @@ from fleetmark_collector.campaigns.tables import JobRow
 from fleetmark_protocol import codec, logs, topics
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import Assignment, KnownJob
+from fleetmark_protocol.version import __version__
 
 Desired = Literal["run", "cancel"]
 
@@ -55,7 +56,9 @@ class Announcer:
         if job.job_id in self._said and self._said[job.job_id] == news:
             return
         spec = self._store.spec(job.job_id).model_copy(update={"centre": self._centre})
-        said = Assignment(desired=desired, job=spec, attempts_begun=job.attempt)
+        said = Assignment(
+            desired=desired, job=spec, attempts_begun=job.attempt, collector_version=__version__
+        )
         self._send(job.fleet, job.device, job.job_id, codec.encode(said))
         self._said[job.job_id] = news
 

@@ -19,6 +19,7 @@ from fleetmark_collector.campaigns.joining import Joining
 from fleetmark_collector.campaigns.patience import NS, PATIENCE, Arrivals, Patience
 from fleetmark_collector.campaigns.reports import failure_of
 from fleetmark_collector.campaigns.roles import DeviceKey, KnownDevice, Publish, Registry
+from fleetmark_collector.campaigns.skew import HEARD_NS, has_taken, mismatch
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.steering import recall_job, stop_for_window
 from fleetmark_collector.campaigns.stopping import out_of_time, stopped
@@ -27,7 +28,7 @@ from fleetmark_collector.campaigns.turns import Turns, is_out
 from fleetmark_collector.sinks.base import Reader
 from fleetmark_collector.sqlitefile import Fence
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import CampaignAborted, StoreUnavailable
+from fleetmark_protocol.errors import CampaignAborted, StoreUnavailable, VersionMismatch
 from fleetmark_protocol.jobs import JobState
 
 RECENT_NS = 3600 * NS
@@ -71,6 +72,7 @@ class Dispatcher:
         self._log = logs.get("dispatch")
         self._reconnected = threading.Event()
         self._connected_ns = clock()
+        self._ever_connected = False
         # What was cleared since then is to be cleared again; None if nothing is.
         self._clear_since_ns: int | None = None
         self._apart = Apart("dispatch")
@@ -98,6 +100,7 @@ class Dispatcher:
             since_ns = min(self._connected_ns, now - RECENT_NS)
             self._clear_since_ns = min(since_ns, self._clear_since_ns or since_ns)
             self._connected_ns = now
+            self._ever_connected = True
         devices = {(one.fleet, one.device): one for one in self._registry.list()}
         ended_there: set[str] = set()
         campaigns = self._store.recent(now - RECENT_NS, self._apart)
@@ -193,6 +196,8 @@ class Dispatcher:
             if job.state.terminal:
                 continue
             key = (job.fleet, job.device)
+            if self._rejects(campaign, job, turns, devices.get(key), now):
+                continue
             if is_out(job) and job.job_id not in ended_there:
                 job = self._hold(campaign, job, turns, devices.get(key), now)
             if not is_out(job):
@@ -204,6 +209,32 @@ class Dispatcher:
                 busy.add(key)
             self._desire(campaign, job, devices.get(key), now)
         return waiting
+
+    def _rejects(
+        self,
+        campaign: CampaignRow,
+        job: JobRow,
+        turns: Turns,
+        device: KnownDevice | None,
+        now: int,
+    ) -> bool:
+        """End a job that its device would refuse without being heard; return whether it does.
+
+        An agent whose version does not go with ours can tell us nothing. What it has taken before
+        is left alone: of that it tells once it has been upgraded.
+        """
+        if device is None or not device.online or job.state is not JobState.QUEUED:
+            return False
+        reason = mismatch(device)
+        stops = campaign.stop_reason is not None or job.stop_reason is not None
+        if reason is None or stops or has_taken(device, job):
+            return False
+        if not self._ever_connected or now - self._connected_ns < HEARD_NS:
+            return False
+        if not is_out(job) and turns.wait(job) is not None:
+            return False
+        self._endings.end(job, JobState.REJECTED, failure_of(VersionMismatch(reason)))
+        return True
 
     def _hold(
         self,

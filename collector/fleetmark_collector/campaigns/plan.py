@@ -16,6 +16,7 @@ from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.prices import find_prices
 from fleetmark_collector.campaigns.refusals import cannot_run, would_refuse
 from fleetmark_collector.campaigns.roles import KnownDevice
+from fleetmark_collector.campaigns.skew import mismatch
 from fleetmark_collector.campaigns.targets import choose
 from fleetmark_collector.campaigns.windows import zone_notes
 from fleetmark_collector.campaigns.yaml_source import Problem
@@ -122,7 +123,7 @@ def make_plan(campaign: Campaign, campaign_id: str, devices: Sequence[KnownDevic
             lacking = {
                 at: LeftOut(fleet, name, one, why)
                 for at, one in enumerate(campaign.cells)
-                if (why := cannot_run(one, device.inventory)) is not None
+                if (why := mismatch(device) or cannot_run(one, device.inventory)) is not None
             }
             left_out += lacking.values()
         for position, cell, block in _in_order(campaign, device):
@@ -136,9 +137,8 @@ def make_plan(campaign: Campaign, campaign_id: str, devices: Sequence[KnownDevic
                 text = describe(error) if isinstance(error, ValidationError) else str(error)
                 problems.append(Problem(("matrix",), f"{cell} for {name}: {text}"))
                 continue
-            refusal = cannot_run(cell, device.inventory) or would_refuse(
-                cell, device.inventory, devices
-            )
+            refusal = mismatch(device) or cannot_run(cell, device.inventory)
+            refusal = refusal or would_refuse(cell, device.inventory, devices)
             jobs.append(PlannedJob(fleet, name, spec, cell.trials, refusal, block=block))
     if chosen.devices and not jobs and not problems:
         reasons = "; ".join(sorted({f"{one.device}: {one.reason}" for one in left_out}))

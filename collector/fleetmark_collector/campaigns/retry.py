@@ -14,6 +14,7 @@ from fleetmark_collector.campaigns.plan import Plan, PlannedJob, new_campaign_id
 from fleetmark_collector.campaigns.policy import Policy
 from fleetmark_collector.campaigns.refusals import cannot_run, would_refuse
 from fleetmark_collector.campaigns.roles import KnownDevice
+from fleetmark_collector.campaigns.skew import mismatch
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
 from fleetmark_protocol.errors import ConfigError
@@ -154,7 +155,7 @@ def _plan(
         if device is None:
             notes[f"{job.device} is not known any more: its jobs wait until it reports"] = None
         else:
-            refusal = cannot_run(made.cell, device.inventory)
+            refusal = mismatch(device) or cannot_run(made.cell, device.inventory)
             refusal = refusal or would_refuse(made.cell, device.inventory, known)
             made = replace(made, refusal=refusal)
             if not device.online:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from fleetmark_protocol.messages import Inventory
+from fleetmark_protocol.messages import Inventory, Status
 
 DeviceKey = tuple[str, str]
 """Fleet and id of a device."""
@@ -23,6 +23,10 @@ class KnownDevice(Protocol):
     @property
     def online(self) -> bool:
         """Whether its agent is connected."""
+
+    @property
+    def status(self) -> Status | None:
+        """What its agent last said of itself; None if it never did."""
 
     @property
     def inventory(self) -> Inventory | None:

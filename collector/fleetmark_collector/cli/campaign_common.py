@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetmark_collector.cli.campaign_output import print_remarks, say, status_json
-from fleetmark_collector.cli.common import console, print_json
+from fleetmark_collector.cli.common import console, harmless_json, print_json
 from fleetmark_collector.cli.completion import complete_campaign
 from fleetmark_protocol.errors import ConfigError
 
@@ -183,7 +183,7 @@ def watch_for_programs(settings: "CollectorSettings", campaign_id: str, *, each:
             # The time that is left changes with every look, and is no news by itself.
             news = json.dumps({**now, "eta_s": None, "devices": None}, default=str)
             if news != before or ended:
-                typer.echo(json.dumps(now, ensure_ascii=False, default=str))
+                typer.echo(harmless_json(json.dumps(now, ensure_ascii=False, default=str)))
             before = news
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

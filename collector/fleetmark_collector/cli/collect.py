@@ -39,12 +39,13 @@ def collect(
     takes over when the first ends or hangs.
     """
     from fleetmark_collector.service import run_collector
+    from fleetmark_protocol import logs
 
-    run_collector(
-        settings_from(
-            config,
-            data_dir,
-            broker={"host": broker_host, "port": broker_port},
-            http={"listen": http_listen},
-        )
+    settings = settings_from(
+        config,
+        data_dir,
+        broker={"host": broker_host, "port": broker_port},
+        http={"listen": http_listen},
     )
+    logs.log_uncaught()
+    run_collector(settings)

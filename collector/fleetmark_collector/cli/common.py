@@ -1,6 +1,7 @@
 """What every command shares: the options for settings, the console, JSON output."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,9 @@ DataDirOption = Annotated[
 ]
 """Type of a command's `data_dir` parameter; its default is None."""
 
+_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""C1 controls and what turns the direction of writing; JSON itself escapes the C0 controls."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 """Type of a command's `as_json` parameter; its default is False."""
 
@@ -55,20 +59,26 @@ def settings_from(
         ConfigError: the file or a value is wrong.
     """
     from fleetmark_collector.config import load_settings
+    from fleetmark_collector.enrolment.directories import collector_settings
     from fleetmark_protocol import logs
 
     # The directory as an absolute path: messages that name it must make sense elsewhere too.
     given = None if data_dir is None else data_dir.expanduser().absolute()
     settings = load_settings(config, {"data_dir": given, **flags})
+    if config is None and (made := collector_settings(settings.data_dir)):
+        settings = load_settings(made, {"data_dir": given, **flags})
     logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
 def console() -> "Console":
-    """Return the console that results go to (standard output; logs go to standard error)."""
-    from rich.console import Console
+    """Return the console that results go to (standard output; logs go to standard error).
 
-    return Console()
+    What devices say goes through it, so it lets nothing through that a terminal would obey.
+    """
+    from fleetmark_collector.cli.harmless import HarmlessConsole
+
+    return HarmlessConsole()
 
 
 def print_finding(out: "Console", finding: "Finding") -> None:
@@ -84,4 +94,9 @@ def print_finding(out: "Console", finding: "Finding") -> None:
 
 def print_json(obj: object) -> None:
     """Print plain JSON, whatever standard output is; paths and other objects become strings."""
-    typer.echo(json.dumps(obj, indent=2, ensure_ascii=False, default=str))
+    typer.echo(harmless_json(json.dumps(obj, indent=2, ensure_ascii=False, default=str)))
+
+
+def harmless_json(text: str) -> str:
+    """Return JSON without characters that a terminal might obey: JSON has escapes for them."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

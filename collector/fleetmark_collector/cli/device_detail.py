@@ -16,7 +16,14 @@ def print_device(device: "Device", out: "Console") -> None:
     """Print all that a device has said of itself; a dash is what it does not tell."""
     from rich.text import Text
 
+    from fleetmark_collector.campaigns.skew import mismatch
+
     out.print(Text(f"{device.device} in {device.fleet}", style="bold"))
+    if device.status is not None:
+        out.print(Text(f"  agent: {device.status.agent_version}"))
+    reason = mismatch(device)
+    if reason is not None:
+        out.print(Text(f"  nothing of it is taken: {reason}", style="red"))
     inventory = device.inventory
     if inventory is None:
         out.print(Text("it has not said yet what it has"))

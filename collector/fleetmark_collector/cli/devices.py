@@ -80,6 +80,7 @@ def devices(
         typer.echo(f"no device has been seen yet (data in {settings.data_dir})")
     else:
         _print_table(known, samples)
+        _print_mismatches(known)
     if not alive:
         typer.echo("no collector is running on this data: `fleetmark collect` starts one", err=True)
 
@@ -102,6 +103,8 @@ def _chosen(known: "list[Device]", device: str) -> "list[Device]":
 
 def describe(device: "Device", sample: "TelemetryRecord | None") -> dict[str, Any]:
     """Return what is known of a device as plain data; what is not known is None."""
+    from fleetmark_collector.campaigns.skew import mismatch
+
     inventory = device.inventory
     return {
         "device": device.device,
@@ -109,6 +112,7 @@ def describe(device: "Device", sample: "TelemetryRecord | None") -> dict[str, An
         "online": device.online,
         "last_seen_ns": device.last_seen_ns,
         "agent_version": None if device.status is None else device.status.agent_version,
+        "version_problem": mismatch(device),
         "tags": [] if inventory is None else list(inventory.tags),
         "hardware": None if inventory is None else inventory.hardware.model_dump(exclude_none=True),
         "backends": []
@@ -160,6 +164,19 @@ def _print_table(known: "list[Device]", samples: "dict[tuple[str, str], Telemetr
         # A pipe has no width; 80 columns would break words for a grep to miss.
         out.width = max(out.width, 160)
     out.print(table)
+
+
+def _print_mismatches(known: "list[Device]") -> None:
+    """Say below the table whose records are not taken, and which side to upgrade."""
+    from rich.text import Text
+
+    from fleetmark_collector.campaigns.skew import mismatch
+
+    for one in known:
+        reason = mismatch(one)
+        if reason is not None:
+            text = f"{one.device} ({one.fleet}): nothing of it is taken: {reason}"
+            console().print(Text(text, style="red"), soft_wrap=True)
 
 
 def ago(elapsed_ns: int) -> str:

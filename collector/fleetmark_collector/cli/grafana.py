@@ -225,12 +225,9 @@ def _source(
 
 
 def _secret(option: str, file: Path) -> "SecretStr":
-    from pydantic import SecretStr
+    from fleetmark_protocol.secretfile import read_secret
 
-    text = _read(option, file)
-    if not text.isprintable():
-        raise ConfigError(f"{option}: {file} holds more than one line, or unprintable characters")
-    return SecretStr(text)
+    return read_secret(option, file)
 
 
 def _read(option: str, file: Path) -> str:

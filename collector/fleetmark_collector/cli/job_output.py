@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fleetmark_collector.cli.campaign_output import say
+from fleetmark_collector.cli.common import harmless_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +122,7 @@ def _moment(time_ns: int) -> str:
 
 def entry_json_line(entry: "Entry") -> str:
     """Return what happened as one line of JSON."""
-    return json.dumps(asdict(entry), ensure_ascii=False)
+    return harmless_json(json.dumps(asdict(entry), ensure_ascii=False))
 
 
 def job_json(

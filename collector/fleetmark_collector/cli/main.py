@@ -12,6 +12,8 @@ from fleetmark_protocol.version import __version__
 
 GROUPS = (
     "broker",
+    "enroll",
+    "fleet",
     "collect",
     "devices",
     "campaign",

@@ -96,8 +96,14 @@ def _ingest(stats: Stats) -> Iterable[Metric]:
     counters = {
         "fleetmark_messages_received": ("Data messages received.", stats.messages),
         "fleetmark_messages_dropped": (
-            "Data messages not taken because the queue was full; their agents send them again.",
+            "Data messages not taken because the queue was full, or because their device sends "
+            "too much that is not understood; their agents send them again.",
             stats.messages_dropped,
+        ),
+        "fleetmark_messages_refused": (
+            "Data messages of agents whose version does not go with the collector's; they keep "
+            "their records.",
+            stats.messages_refused,
         ),
         "fleetmark_records_written": (
             "Records durably written and acknowledged, repeated deliveries included.",

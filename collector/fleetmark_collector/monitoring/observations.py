@@ -112,6 +112,7 @@ def collector_point(
         "messages": stats.messages,
         "messages_dropped": stats.messages_dropped,
         "messages_dead": stats.messages_dead,
+        "messages_refused": stats.messages_refused,
         "records_written": stats.records_written,
         "records_dead": stats.records_dead,
         "records_deferred": stats.records_deferred,

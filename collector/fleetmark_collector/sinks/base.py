@@ -91,7 +91,9 @@ class Reader(Protocol):
         """Return all job state changes of a campaign, in order of (device, seq)."""
 
     def trial_counts(self, campaign_id: str, jobs: Collection[str] | None = None) -> dict[str, int]:
-        """Return job id -> number of distinct trials (`trial_id`) in the store.
+        """Return job id -> number of distinct trials (`trial_id`) of its own device in the store.
+
+        What another device says of the job counts for nothing.
 
         Args:
             campaign_id: whose.

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from fleetmark_collector.plain import AnyRecord, PlainTelemetry
+from fleetmark_collector.sinks import sqlite_trials
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.sqlite_schema import COLUMNS, INSERT, check_version, schema
 from fleetmark_collector.sqlitefile import connect, transaction, translated
@@ -29,6 +30,9 @@ _POISON = (
     UnicodeError,
 )
 """What binding or inserting a value raises that no later try can help."""
+
+MAX_REMEMBERED = 50_000
+"""Outboxes whose numbers are remembered."""
 
 R = TypeVar("R", TrialRecord, LoadRecord, JobRecord, EventRecord)
 T = TypeVar("T")
@@ -135,6 +139,9 @@ class SqliteSink:
         (number,) = self._db.execute(
             "SELECT id FROM source WHERE fleet = ? AND device = ? AND epoch = ?", key
         ).fetchone()
+        if len(self._sources) >= MAX_REMEMBERED:
+            # A device may name its outbox anew with every message.
+            self._sources.clear()
         self._sources[key] = number
         return int(number)
 
@@ -217,28 +224,17 @@ class SqliteReader:
         )
 
     def trial_counts(self, campaign_id: str, jobs: Collection[str] | None = None) -> dict[str, int]:
-        """Return job id -> number of distinct trials (`trial_id`) in the store.
+        """Return job id -> number of distinct trials (`trial_id`) of its device in the store.
 
         Args:
             campaign_id: whose.
             jobs: only these; None for all.
         """
-        sql = "SELECT job_id, count(DISTINCT trial_id) FROM trial WHERE campaign_id = ? "
-        if jobs is None:
-            return dict(self._rows(f"{sql} GROUP BY job_id", (campaign_id,)))  # type: ignore[arg-type]
-        counts = {
-            job: self._rows(f"{sql} AND job_id = ?", (campaign_id, job))[0][1] for job in jobs
-        }
-        return {job: int(str(count)) for job, count in counts.items() if count}
+        return sqlite_trials.counts(self._rows, campaign_id, jobs)
 
     def trials_since(self, campaign_id: str, job_id: str, attempt: int) -> int:
         """Return the number of distinct trials of a job that this attempt or later ones made."""
-        rows = self._rows(
-            "SELECT count(DISTINCT trial_id) FROM trial WHERE campaign_id = ? AND job_id = ? "
-            "AND json_extract(body, '$.attempt') >= ?",
-            (campaign_id, job_id, attempt),
-        )
-        return int(str(rows[0][0]))
+        return sqlite_trials.since(self._rows, campaign_id, job_id, attempt)
 
     def latest_telemetry(self) -> dict[tuple[str, str], TelemetryRecord]:
         """Return (fleet, device) -> newest sample."""

@@ -177,7 +177,9 @@ def test_a_wrong_variable_is_named_as_the_user_wrote_it(agent):
 
 
 def test_a_password_in_clear_over_the_network_is_refused(agent, config):
-    file = config('[broker]\nhost = "broker.example"\nusername = "pi"\npassword_file = "p"\n')
+    file = config(
+        '[broker]\nhost = "broker.example"\nusername = "pi"\npassword_file = "p"\ntls = false\n'
+    )
     done = agent("run", "-c", file)
     assert_refused(done, "agent.toml: broker:", "broker.example", "ca_file")
 

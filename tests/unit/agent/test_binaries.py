@@ -1,23 +1,32 @@
 """What a program or library says of itself without being run."""
 
 import platform
-import struct
 
 import pytest
 
 from fleetmark_agent.backends import binaries
 from fleetmark_agent.backends.llama_program import ask_briefly
 from fleetmark_protocol.errors import BackendUnavailable
+from processors import (
+    AARCH64,
+    PROCESSORS,
+    X86_64,
+    Processor,
+    not_run_among,
+    not_run_here,
+    write_elf,
+)
 
-X86_64, AARCH64, S390X = 62, 183, 22
-
-
-def elf(file, machine, *, big=False):
-    order = 2 if big else 1
-    head = b"\x7fELF\x02" + bytes([order, 1]) + bytes(9)
-    file.write_bytes(head + struct.pack((">" if big else "<") + "HH", 2, machine) + bytes(44))
-    file.chmod(0o755)
-    return file
+# As the kernel tells of qemu-user: with a mask, and for aarch64 or for all that is ELF.
+QEMU_AARCH64 = """\
+enabled
+interpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P
+flags: POCF
+offset 0
+magic 7f454c460201010000000000000000000200b700
+mask ffffffffffffff00fffffffffffffffffeffffff
+"""
+ANY_ELF = "enabled\ninterpreter /bin/true\nflags: \noffset 0\nmagic 7f454c46\n"
 
 
 def llama_library(file, *names):
@@ -26,16 +35,9 @@ def llama_library(file, *names):
     return file
 
 
-@pytest.mark.parametrize(
-    ("machine", "big", "name"),
-    [(X86_64, False, "x86_64"), (AARCH64, False, "aarch64"), (S390X, True, "s390x")],
-)
-def test_an_elf_file_tells_its_processor(tmp_path, machine, big, name):
-    assert binaries.built_for(elf(tmp_path / "program", machine, big=big)) == name
-
-
-def test_a_processor_nobody_has_heard_of_has_its_number(tmp_path):
-    assert binaries.built_for(elf(tmp_path / "program", 9999)) == "processor 9999"
+@pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: processor.name)
+def test_an_elf_file_tells_its_processor_and_an_unknown_one_its_number(tmp_path, processor):
+    assert binaries.built_for(write_elf(tmp_path / "program", processor)) == processor.name
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"#!/bin/sh\necho nothing to see here\n"])
@@ -47,18 +49,37 @@ def test_what_is_no_elf_file_tells_nothing(tmp_path, content):
 
 def test_only_a_program_for_another_machine_is_foreign(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    assert binaries.foreign(elf(tmp_path / "ours", X86_64)) is None
-    assert binaries.foreign(elf(tmp_path / "older", 3)) is None, "which x86_64 runs as well"
-    theirs = binaries.foreign(elf(tmp_path / "theirs", AARCH64))
+    assert binaries.foreign(write_elf(tmp_path / "ours", X86_64)) is None
+    older = write_elf(tmp_path / "older", Processor("i386", 3))
+    assert binaries.foreign(older) is None, "which x86_64 runs as well"
+    theirs = binaries.foreign(write_elf(tmp_path / "theirs", AARCH64))
     assert theirs == "it is built for aarch64, and this machine is x86_64"
 
 
 def test_a_program_for_another_machine_is_refused_with_both_names(tmp_path):
-    other = AARCH64 if platform.machine() == "x86_64" else X86_64
-    program = elf(tmp_path / "llama-server", other)
-    with pytest.raises(BackendUnavailable, match=f"this machine is {platform.machine()}") as caught:
+    other = not_run_here()
+    if other is None:
+        pytest.skip("an emulator runs the programs of every other processor here (binfmt_misc)")
+    program = write_elf(tmp_path / "llama-server", other)
+    both = f"built for {other.name}, and this machine is {platform.machine()}"
+    with pytest.raises(BackendUnavailable, match=both) as caught:
         ask_briefly([str(program), "--help"])
     assert "processor" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("rules", "emulated", "chosen"),
+    [
+        ([], set(), "aarch64"),
+        ([QEMU_AARCH64], set(), "s390x"),
+        ([QEMU_AARCH64.replace("enabled", "disabled")], set(), "aarch64"),
+        ([QEMU_AARCH64], {"s390x"}, "riscv"),
+        ([ANY_ELF], set(), None),
+    ],
+)
+def test_these_tests_take_a_processor_that_no_emulator_here_runs(rules, emulated, chosen):
+    found = not_run_among(rules, machine="x86_64", runs=lambda one: one.name in emulated)
+    assert (found.name if found else None) == chosen
 
 
 def test_a_program_that_cannot_be_run_for_another_reason_keeps_that_reason(tmp_path):

@@ -21,7 +21,7 @@ def settings_for(directory, **broker):
         (TimeoutError("timed out"), "firewall or security group"),
         (ConnectionRefusedError(111, "Connection refused"), "nothing listens on port"),
         (socket.gaierror(-2, "Name or service not known"), "name server (DNS)"),
-        (OSError(101, "Network is unreachable"), "is this device's network up?"),
+        (OSError(101, "Network is unreachable"), "is this machine's network up?"),
     ],
 )
 def test_each_way_to_fail_has_an_advice_of_its_own(tmp_path, monkeypatch, error, advice):

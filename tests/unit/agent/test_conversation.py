@@ -1,105 +1,19 @@
 """What a device says and when, without a broker: the clock and the connection are the test's."""
 
-import random
 import threading
 import time
-import uuid
 from contextlib import ExitStack
 
 import pytest
 
-from fakes.fake_time import FakeTime
+from conversing import BOOT, Device
 from fleetmark_agent import hush
-from fleetmark_agent.config import AgentSettings
-from fleetmark_agent.conversation import TELEMETRY_DELAY_S, Conversation
-from fleetmark_agent.database import Database
+from fleetmark_agent.conversation import TELEMETRY_DELAY_S
 from fleetmark_agent.inventory import hardware, make_inventory
-from fleetmark_agent.outbox import Outbox
 from fleetmark_agent.resend import ACK_TIMEOUT_S
 from fleetmark_agent.wishes import MAX_WAITING, RETRY_S
-from fleetmark_protocol import codec, topics
-from fleetmark_protocol.errors import OutboxFull
-from fleetmark_protocol.messages import Ack, Assignment, Inventory, Status
-from fleetmark_protocol.records import EventRecord, TelemetryRecord
-
-BOOT = str(uuid.uuid4())
-
-
-class Device:
-    """A conversation whose connection is a list."""
-
-    def __init__(self, directory):
-        self.time = FakeTime()
-        self.settings = AgentSettings(device_id="d1", fleet="f", state_dir=directory)
-        self.outbox = Outbox(Database(self.settings.outbox_file), 10**8)
-        self.said = []
-        self.wakes = 0
-        self.watched = []
-        self.taken = []
-        self.room = True
-        self.talk = Conversation(
-            self.settings,
-            self.outbox,
-            Status(online=True, boot_id=BOOT, agent_version="1", started_ns=1),
-            publish=self._publish,
-            wake=self._wake,
-            on_assignment=lambda one: self._take(one.job.job_id, one.desired),
-            on_withdrawn=lambda job_id: self._take(job_id, "withdrawn"),
-            rng=random.Random(1),
-            watcher=self,
-            clock_s=self.time,
-            wall_ns=lambda: 7,
-        )
-
-    def _publish(self, topic, payload, *, retain):
-        self.said.append((topics.parse(topic).channel, payload, retain))
-
-    def _take(self, job_id, wish):
-        if not self.room:
-            raise OutboxFull("the disk is full")
-        self.taken.append((job_id, wish))
-
-    def wish(self, number, desired=None):
-        """Have the centre assign a job, or withdraw it."""
-        job_id = f"c.d1.{number:03d}"
-        job = {
-            "job_id": job_id,
-            "campaign_id": "c",
-            "backend": "xllamacpp",
-            "model": {"name": "m", "ref": "path:m.gguf"},
-            "workloads": [{"name": "w", "kind": "single", "prompts": ["p"]}],
-        }
-        payload = b""
-        if desired is not None:
-            payload = codec.encode(Assignment.model_validate({"desired": desired, "job": job}))
-        self.talk.received(topics.topic("f", "d1", "jobs", job_id), payload)
-
-    def _wake(self):
-        self.wakes += 1
-
-    def sent(self, seqs):
-        self.watched.append(("sent", list(seqs)))
-
-    def acked(self, ranges, freed):
-        self.watched.append(("acked", freed))
-
-    def sample(self):
-        return self.outbox.append(TelemetryRecord(time_ns=1, boot_id=BOOT))
-
-    def event(self):
-        return self.outbox.append(EventRecord(time_ns=1, severity="info", code="c", message="m"))
-
-    def batches(self):
-        """Sequence numbers of what was sent since the last time this was asked."""
-        sent = [payload for channel, payload, _ in self.said if channel == "data"]
-        self.said = [one for one in self.said if one[0] != "data"]
-        return [[item.seq for item in codec.decode_batch(one).records] for one in sent]
-
-    def hear(self, channel, message):
-        self.talk.received(topics.topic("f", "d1", channel), codec.encode(message))
-
-    def ack(self, *seqs):
-        self.hear("ack", Ack(epoch=self.outbox.epoch, ranges=codec.to_ranges(seqs)))
+from fleetmark_protocol import codec
+from fleetmark_protocol.messages import Inventory, Status
 
 
 @pytest.fixture

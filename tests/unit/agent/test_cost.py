@@ -45,6 +45,13 @@ def test_what_no_number_can_hold_is_absent(price, latency_s):
     assert all(math.isfinite(value) for value in fields.values())
 
 
+def test_a_price_beyond_all_numbers_costs_no_record():
+    assert cost_fields(1.7e308, 100.0, 3) == {"usd_per_hour": 1.7e308}
+    assert cost_fields(1.7e308, 100.0, 3, round_cost_usd(1.7e308, 100.0, 2)) == {
+        "usd_per_hour": 1.7e308
+    }
+
+
 def test_clients_at_the_same_time_share_the_price_of_their_round():
     share = round_cost_usd(0.36, 100.0, 4)
     assert share == pytest.approx(0.01 / 4)

@@ -182,3 +182,17 @@ def test_what_is_known_of_a_job_names_the_centre_that_gave_it(joblog):
     joblog.accept(spec(0).model_copy(update={"centre": "here"}))
     joblog.accept(spec(1))
     assert [known.centre for known in joblog.known()] == ["here", None]
+
+
+def test_a_job_that_has_ended_is_kept_without_its_prompts(joblog):
+    job = spec()
+    work = job.workloads[0].model_copy(update={"prompts": ("x" * 200_000,)})
+    long = job.model_copy(update={"workloads": (work, work), "centre": "here"})
+    joblog.accept(long)
+    assert joblog.open_count() == 1
+    assert joblog.get(job.job_id).spec == long
+    joblog.end(final(job, JobState.REJECTED))
+    entry = joblog.get(job.job_id)
+    assert len(entry.spec.model_dump_json()) < 2000
+    assert (joblog.open_count(), entry.final) == (0, final(job, JobState.REJECTED))
+    assert [known.centre for known in joblog.known()] == ["here"]

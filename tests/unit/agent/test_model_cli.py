@@ -16,7 +16,10 @@ from fleetmark_protocol.errors import ConfigError, FleetmarkError, ModelNotFound
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     file = tmp_path / "agent.toml"
-    file.write_text(f'[models]\ndir = "{tmp_path}/store"\nallow_sources = ["path:", "http://"]\n')
+    file.write_text(
+        f'[models]\ndir = "{tmp_path}/store"\n'
+        'allow_sources = ["path:", "http://"]\nallow_private_hosts = ["127.0.0.1"]\n'
+    )
     return file
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from fakes.fake_hub import FakeHub
+from fleetmark_agent.models.addresses import Guard
 from fleetmark_agent.models.download import Downloader, Order
 from fleetmark_agent.models.http_rules import (
     StartOver,
-    check_redirect,
+    redirect,
     shown_url,
     total_bytes,
     validator,
@@ -41,8 +42,13 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "model.gguf.part"
 
 
+HERE = Guard(("127.0.0.1",))
+"""The fake hub is on this machine, where nothing is fetched from unless the owner says so."""
+
+
 def downloader(tries: int = 1, **how) -> Downloader:
-    return Downloader(lambda more_bytes: None, tries=tries, sleep=lambda pause_s: None, **how)
+    how = {"guard": HERE, "sleep": lambda pause_s: None, **how}
+    return Downloader(lambda more_bytes: None, tries=tries, **how)
 
 
 def test_a_file_comes_whole_with_its_digest_and_its_progress(hub, part):
@@ -181,18 +187,6 @@ def test_redirects_in_circles_end(hub, part):
         downloader().fetch(Order(f"{hub.base}/a", part, SHA256))
 
 
-def test_a_redirect_from_outside_into_a_private_network_is_not_followed(hub, part):
-    hub.serve("/m.gguf", CONTENT)
-    hub.serve("/from", location=f"{hub.base}/m.gguf")
-
-    def resolve(host: str) -> list[str]:
-        return {"localhost": ["93.184.216.34"]}.get(host, [])
-
-    with pytest.raises(SourceNotAllowed, match="private network"):
-        downloader(resolve=resolve).fetch(Order(f"http://localhost:{hub.port}/from", part, SHA256))
-    assert [path for path, _ in hub.requests] == ["/from"]
-
-
 @pytest.mark.parametrize(
     ("here", "there"),
     [
@@ -200,21 +194,16 @@ def test_a_redirect_from_outside_into_a_private_network_is_not_followed(hub, par
         ("https://a.org/x", "http://127.0.0.1/x"),
         ("https://a.org/x", "ftp://a.org/x"),
         ("https://a.org/x", "file:///etc/passwd"),
-        ("https://a.org/x", "https://169.254.169.254/latest"),
-        ("https://a.org/x", "https://[::1]/x"),
-        ("https://a.org/x", "https://inside.lan/x"),
         ("https://a.org/x", "https://[bad/x"),
+        ("https://a.org/x", "//[bad"),
+        ("https://a.org/x", "https://a.org:99999/x"),
+        ("https://a.org/x", "https://me:secret@a.org/x"),
     ],
 )
 def test_a_step_down_is_refused(here, there):
-    known = {"a.org": ["93.184.216.34"], "inside.lan": ["192.168.1.5"]}
-    with pytest.raises(SourceNotAllowed):
-        check_redirect(here, here, there, lambda host: known.get(host, []))
-
-
-def test_inside_a_private_network_redirects_may_stay_inside():
-    known = {"a.lan": ["192.168.1.4"], "b.lan": ["192.168.1.5"]}
-    check_redirect("https://a.lan/x", "https://a.lan/x", "https://b.lan/x", known.__getitem__)
+    with pytest.raises(SourceNotAllowed) as caught:
+        redirect(here, here, there)
+    assert "secret" not in str(caught.value)
 
 
 def test_no_room_is_said_before_a_byte_is_written(hub, part):
@@ -224,7 +213,7 @@ def test_no_room_is_said_before_a_byte_is_written(hub, part):
 
     url = hub.serve("/m.gguf", CONTENT)
     with pytest.raises(ModelTooLarge):
-        Downloader(check_room).fetch(Order(url, part, SHA256))
+        Downloader(check_room, guard=HERE).fetch(Order(url, part, SHA256))
     assert list(part.parent.iterdir()) == []
 
 
@@ -235,7 +224,7 @@ def test_room_that_runs_out_in_the_middle_ends_it_and_leaves_nothing(hub, part):
 
     url = hub.serve("/m.gguf", CONTENT, sized=False)
     with pytest.raises(ModelTooLarge):
-        Downloader(check_room).fetch(Order(url, part, SHA256))
+        Downloader(check_room, guard=HERE).fetch(Order(url, part, SHA256))
     assert list(part.parent.iterdir()) == []
 
 

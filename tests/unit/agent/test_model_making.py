@@ -89,7 +89,12 @@ def test_a_llamafile_that_is_fetched_can_be_executed(directory, tmp_path):
     content = write_llamafile(tmp_path / "m.llamafile", write_model(tmp_path / "i.gguf"))
     with FakeHub() as hub:
         ref = hub.serve("/m.llamafile", content.read_bytes())
-        store = store_in(directory, allow_sources=("http://",), require_sha256=False)
+        store = store_in(
+            directory,
+            allow_sources=("http://",),
+            allow_private_hosts=("127.0.0.1",),
+            require_sha256=False,
+        )
         model = store.ensure(asked(ref), formats=("llamafile",))
     assert model.path.suffix == ".llamafile"
     assert model.path.stat().st_mode & 0o111 == 0o111

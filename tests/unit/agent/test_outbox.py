@@ -57,11 +57,29 @@ def test_a_batch_respects_both_limits_and_leaves_out_what_is_under_way(tmp_path)
 def test_only_an_ack_of_this_epoch_frees_records(tmp_path):
     _, outbox = open_outbox(tmp_path / "o.db")
     seqs = [outbox.append(event()) for _ in range(5)]
+    outbox.batch(10, CAP)
     assert outbox.ack(str(uuid.uuid4()), [(seqs[0], seqs[-1])]) == 0
     assert outbox.backlog().records == 5
     assert outbox.ack(outbox.epoch, [(seqs[1], seqs[2]), (seqs[4], seqs[4] + 100)]) == 3
     assert [s for s, _ in outbox.batch(10, CAP)] == [seqs[0], seqs[3]]
     assert outbox.ack(outbox.epoch, [(seqs[1], seqs[2])]) == 0, "a repeated ack does nothing"
+
+
+def test_an_ack_of_what_was_never_sent_frees_nothing(tmp_path):
+    database, outbox = open_outbox(tmp_path / "o.db")
+    seqs = [outbox.append(r) for r in (telemetry(), event(), telemetry(), event())]
+    everything = [(1, 2**63 - 1)]
+    assert outbox.ack(outbox.epoch, everything) == 0
+    assert [s for s, _ in outbox.batch(1, CAP)] == [seqs[1]]
+    assert outbox.ack(outbox.epoch, everything) == 1
+    assert [s for s, _ in outbox.batch(2, CAP)] == [seqs[3], seqs[0]]
+    late = outbox.append(event())
+    assert outbox.ack(outbox.epoch, everything) == 2
+    assert [s for s, _ in outbox.batch(9, CAP)] == [late, seqs[2]]
+    database.close()
+    _, outbox = open_outbox(tmp_path / "o.db")
+    assert outbox.ack(outbox.epoch, everything) == 0, "not sent since the start: it is sent again"
+    assert outbox.backlog().records == 2
 
 
 def test_what_was_not_acknowledged_is_there_after_a_restart_under_the_same_epoch(tmp_path):
@@ -225,6 +243,7 @@ def test_in_any_history_exactly_the_unacknowledged_records_are_left(tmp_path_fac
         if step[0] == "append":
             expected.add(outbox.append(event() if step[1] else telemetry()))
         elif step[0] == "ack":
+            outbox.batch(1000, CAP)
             outbox.ack(outbox.epoch, [(step[1], step[1] + step[2])])
             expected = {s for s in expected if not step[1] <= s <= step[1] + step[2]}
         else:

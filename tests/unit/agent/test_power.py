@@ -108,6 +108,7 @@ class TestRapl:
         assert not status.available
         assert "not allowed to read" in status.reason
         assert str(file) in status.reason
+        assert "chgrp GROUP FILE && chmod 440 FILE" in status.hint
 
     @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
     def test_the_kernels_own_refusal_is_one_too(self, sysfs):

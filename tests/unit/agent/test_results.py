@@ -120,7 +120,7 @@ class Bench:
     """A session of a job on an engine that is none."""
 
     def __init__(self, directory, model, job, monkeypatch):
-        self.engines = []
+        self.engines, self.checks = [], []
         monkeypatch.setattr(session, "Engine", self._engine)
         database = Database(directory / "o.db")
         self.outbox = Outbox(database, 10**8)
@@ -129,7 +129,16 @@ class Bench:
         recorder = Recorder(database, self.outbox, joblog, stopped=lambda: True)
         cooler = Cooler(None, lambda: None, lambda: False, lambda: None)
         self.session = Session(
-            None, recorder, job, 1, model, quiet=True, cooler=cooler, stopped=lambda: False
+            None,
+            recorder,
+            job,
+            1,
+            model,
+            quiet=True,
+            cooler=cooler,
+            stopped=lambda: False,
+            check_model=lambda: self.checks.append(("read", len(self.engines))),
+            still_good=lambda: self.checks.append(("looked at", len(self.engines))),
         )
 
     def _engine(self, *args):
@@ -147,6 +156,19 @@ def test_a_trial_is_when_its_window_opened_not_when_it_was_prepared(tmp_path, mo
     bench = Bench(tmp_path, model, job, monkeypatch)
     times = [trial["time_ns"] for trial in bench.trials()]
     assert times == [opened.time_ns for opened in bench.engines[0].opened[1:]]
+
+
+def test_a_model_is_checked_before_each_start_of_an_engine_and_looked_at_after_each_load(
+    tmp_path, model, monkeypatch
+):
+    job = spec({"kind": "coldstart", "repetitions": 2})
+    bench = Bench(tmp_path, model, job, monkeypatch)
+    bench.trials()
+    assert len(bench.engines) > 1
+    expected = [
+        one for n in range(len(bench.engines)) for one in (("read", n), ("looked at", n + 1))
+    ]
+    assert bench.checks == expected
 
 
 def test_a_soak_begins_with_the_window_of_its_first_request(tmp_path, model, monkeypatch):

@@ -47,8 +47,15 @@ def test_a_broker_on_this_machine_alone_needs_no_passwords(options, host):
     broker.check(options(host))
 
 
-def test_with_a_password_file_it_may_listen_on_the_network(options, file):
-    broker.check(options("0.0.0.0", password_file=file))
+def test_with_passwords_and_tls_it_may_listen_on_the_network(options, file):
+    broker.check(options("0.0.0.0", password_file=file, cert_file=file, key_file=file))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "192.168.1.5"])
+def test_without_tls_it_does_not_listen_on_the_network(options, file, host):
+    with pytest.raises(ConfigError, match="without TLS") as caught:
+        broker.check(options(host, password_file=file))
+    assert "fleetmark enroll" in caught.value.hint
 
 
 def test_a_port_in_use_is_named_with_a_way_out(options):
@@ -63,7 +70,7 @@ def test_a_port_in_use_is_named_with_a_way_out(options):
 
 def test_a_host_that_does_not_exist_is_the_user_s_mistake(options, file):
     with pytest.raises(ConfigError, match="--host"):
-        broker.check(options("nowhere.invalid", password_file=file))
+        broker.check(options("nowhere.invalid", password_file=file, cert_file=file, key_file=file))
 
 
 @pytest.mark.parametrize("name", ["password_file", "acl_file"])
@@ -106,6 +113,25 @@ def test_where_there_are_passwords_our_rules_keep_each_device_to_its_topics(opti
     lines = directives(broker.mosquitto_config(options(password_file=file)))
     assert lines["acl_file"] == str(broker.ACL)
     assert "acl_file" not in directives(broker.mosquitto_config(options()))
+
+
+def test_devices_with_certificates_have_a_listener_of_their_own(options, file):
+    given = options(
+        "",
+        password_file=file,
+        cert_file=file,
+        key_file=file,
+        ca_file=file,
+        revoked_file=file,
+        certificates_port=free_port(),
+    )
+    first, second = broker.mosquitto_config(given).split("\nlistener ")[1:]
+    assert first.startswith(f"{given.port}\n")
+    assert "require_certificate" not in first
+    lines = directives("listener " + second)
+    assert lines["listener"] == str(given.certificates_port)
+    assert lines["require_certificate"] == lines["use_identity_as_username"] == "true"
+    assert lines["cafile"] == lines["crlfile"] == str(file)
 
 
 def test_no_placeholder_of_the_template_is_left(options):

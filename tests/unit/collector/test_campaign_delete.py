@@ -12,6 +12,7 @@ from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import KnownJob, Status
+from fleetmark_protocol.version import __version__
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_device_that_still_has_a_job_of_it_open_is_waited_for(world, settings)
     registry = DeviceRegistry(settings.state_file)
     for state in (JobState.IN_PROGRESS, JobState.CANCELED):
         known = KnownJob(job_id="c1.pi-1.001", attempt=1, state=state)
-        status = Status(online=True, boot_id=EPOCH, agent_version="1", started_ns=START_NS)
+        status = Status(online=True, boot_id=EPOCH, agent_version=__version__, started_ns=START_NS)
         registry.receive(topics.topic("lab", "pi-1", "status"), codec.encode(status))
         inventory = codec.encode(make_inventory(jobs=(known,)))
         registry.receive(topics.topic("lab", "pi-1", "inventory"), inventory)

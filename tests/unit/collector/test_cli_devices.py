@@ -1,17 +1,22 @@
 """`fleetmark devices NAME`: what one device has, and what is missing for the rest."""
 
 import json
+from contextlib import closing
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from fakes.fake_fleet import EPOCH, START_NS, make_inventory
+from fleetmark_collector.checkup import examine
 from fleetmark_collector.cli import devices
+from fleetmark_collector.config import load_settings
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.messages import BackendInfo, ModelInfo, Status
+from fleetmark_protocol.version import __version__, objection
+from recordedwire import FAR
 
 BACKENDS = (
     BackendInfo(
@@ -83,3 +88,26 @@ def test_an_unknown_device_is_the_users_mistake(run):
     done = run("pi-3")
     assert isinstance(done.exception, ConfigError)
     assert "no device 'pi-3' has been seen (did you mean 'pi-" in str(done.exception)
+
+
+def test_a_device_whose_version_does_not_go_with_ours_is_shown_with_what_to_do(tmp_path, run):
+    reason = f"agent {FAR[0]} and collector {__version__} do not work together"
+    with closing(DeviceRegistry(tmp_path / "state.db")) as registry:
+        for name, version in (("pi-1", __version__), ("pi-2", FAR[0])):
+            said = Status(online=True, boot_id=EPOCH, agent_version=version, started_ns=START_NS)
+            registry.receive(topics.topic("lab", name, "status"), codec.encode(said))
+        registry.flush()
+    told = [line for line in run().output.splitlines() if "nothing of it is taken" in line]
+    assert told == [
+        f"pi-2 (lab): nothing of it is taken: {objection(agent=FAR[0], collector=__version__)}"
+    ]
+    assert f"nothing of it is taken: {reason}" in run("pi-2").output
+    assert f"agent: {FAR[0]}" in run("pi-2").output
+    near, far = json.loads(run("--json").output)
+    assert near["version_problem"] is None
+    assert far["version_problem"].startswith(reason)
+    settings = load_settings(None, {"data_dir": tmp_path})
+    (finding,) = [one for one in examine(settings) if one.name == "devices"]
+    assert finding.level == "warn"
+    assert reason in finding.text
+    assert "upgrade the centre first" in finding.todo

@@ -14,12 +14,14 @@ from fleetmark_collector.sinks.influxdb.lines import Lines, point_line
 from fleetmark_collector.sinks.influxdb.schema import (
     FAILURE,
     MAX_NEW_SERIES,
+    MAX_NEW_WEEKS,
     MAX_OPTIONS_TAG,
     MAX_TIME_NS,
     MEASUREMENTS,
     RECORDS,
     REST,
     TAGS,
+    WEEK_BITS,
     field_type,
 )
 from fleetmark_collector.sinks.influxdb.series import SeriesBudget
@@ -331,3 +333,17 @@ def test_a_type_without_a_rule_is_noticed():
         field_type(bytes)
     with pytest.raises(TypeError, match=r"teach schema\.py"):
         field_type(int | str)
+
+
+def test_a_device_whose_clock_runs_wild_is_refused_after_so_many_weeks_and_no_other_is():
+    lines, week_s = Lines(), 2**WEEK_BITS / 1e9
+    for number in range(MAX_NEW_WEEKS):
+        lines.line(stored(telemetry(number * week_s)))
+    with pytest.raises(ValueError, match="520 weeks of time"):
+        lines.lines([stored(telemetry(MAX_NEW_WEEKS * week_s + 1))])
+    with pytest.raises(ValueError, match="520 weeks of time"):
+        lines.line(stored(event(MAX_NEW_WEEKS * week_s + 1)))
+    lines.lines([stored(telemetry(week_s)), stored(event(MAX_NEW_WEEKS * week_s), device="ec2")])
+    # A copy of a store is somebody's own, old as it may be.
+    trusted = Lines(SeriesBudget(limit=None))
+    trusted.lines([stored(event(number * week_s), number) for number in range(MAX_NEW_WEEKS + 9)])

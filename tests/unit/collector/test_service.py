@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from fleetmark_collector.config import CollectorSettings, HttpSettings
+from fleetmark_collector.culprits import MAX_FLEETS, Culprits
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_collector.mqtt import stable_client_id
 from fleetmark_collector.service import run_collector
@@ -101,9 +102,19 @@ def test_a_tick_that_fails_again_and_again_is_said_once_and_stops_nothing(run, c
 def test_a_collector_without_a_broker_says_so_once_and_waits(run, capsys):
     ticker = CountingTicker()
     run(ticker)
-    wait_for(lambda: ticker.ticks >= 5, what="five ticks")
+    said = ""
+
+    def complains():
+        nonlocal said
+        said += capsys.readouterr().err
+        return "broker_unreachable" in said
+
+    wait_for(complains, what="the first attempt to connect")
+    ticks = ticker.ticks
+    wait_for(lambda: ticker.ticks >= ticks + 5, what="five ticks")
     run.finish()
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    said += capsys.readouterr().err
+    lines = [json.loads(line) for line in said.splitlines()]
     (complaint,) = [line for line in lines if line["event"] == "broker_unreachable"]
     assert "fleetmark broker" in complaint["hint"]
 
@@ -179,3 +190,24 @@ def test_state_and_store_are_files_of_their_own(run, settings):
     assert {"store.db", "state.db", "collector.lock", "client_id"} <= names
     tables = sqlite3.connect(settings.store_file).execute("SELECT name FROM sqlite_schema")
     assert ("trial",) in tables.fetchall()
+
+
+def test_fleets_that_the_registry_knows_are_not_new_after_a_restart(run, settings, monkeypatch):
+    fleets = [f"f{number}" for number in range(2 * MAX_FLEETS)]
+    registry = DeviceRegistry(settings.state_file)
+    for fleet in fleets:
+        registry.seen([(fleet, "pi")])
+    registry.flush()
+    registry.close()
+    made = []
+
+    def make(**wanted):
+        made.append(Culprits(**wanted))
+        return made[-1]
+
+    monkeypatch.setattr("fleetmark_collector.service.Culprits", make)
+    ticker = CountingTicker()
+    run(ticker)
+    wait_for(lambda: ticker.ticks > 0, what="the first tick")
+    assert run.finish() == []
+    assert [made[0].ignored((fleet, "pi")) for fleet in fleets] == [False] * len(fleets)

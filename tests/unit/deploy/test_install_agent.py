@@ -54,6 +54,7 @@ def install(tmp_path):
         (["--with"], "--with needs a value"),
         (["--with", "llama"], "unknown engine llama (known: xllamacpp, llama-cpp, ollama"),
         (["--config", "gone.toml"], "gone.toml cannot be read"),
+        (["--kit", "gone"], "gone/agent.toml cannot be read"),
         (["--offline", "gone"], "gone is no directory"),
     ],
 )
@@ -68,6 +69,17 @@ def test_wrong_options_are_refused(install, words, said):
     ("fakes", "said", "code"),
     [
         ({"uname": "echo armv7l"}, "armv7l is not supported", 2),
+        ({"uname": "echo riscv64"}, "riscv64 is not supported", 2),
+        (
+            {"python3": "case $* in *maxsize*) exit 1 ;; esac; exit 0"},
+            "a 32-bit one on a 64-bit kernel",
+            2,
+        ),
+        (
+            {"python3": "case $* in *ensurepip*) exit 1 ;; esac; exit 0"},
+            "python3-venv is missing: apt install python3-venv",
+            2,
+        ),
         (
             {"python3": '[ "$1" = --version ] && echo Python 3.9.2; exit 1'},
             "this is Python 3.9.2",
@@ -80,13 +92,36 @@ def test_wrong_options_are_refused(install, words, said):
             1,
         ),
     ],
-    ids=["architecture", "python", "no rights", "full disk"],
+    ids=["armv7l", "riscv64", "32 bit", "no venv", "old python", "no rights", "full disk"],
 )
 def test_a_machine_that_cannot_take_it_is_told_why(install, fakes, said, code):
     done = install(**fakes)
     assert done.returncode == code
     assert said in done.stderr
     assert "changed:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ("python3", "python3 is missing: apt install python3 python3-venv"),
+        ("systemctl", "systemd is missing; docs/install.md tells how to run the agent without it"),
+    ],
+)
+def test_a_machine_that_lacks_a_program_is_told_which(tmp_path, lacking, said):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in {"sh", "cat", "dirname", "uname", "tr"}:
+        (programs / name).symlink_to(shutil.which(name))
+    for name in {"python3", "systemctl"} - {lacking}:
+        (programs / name).symlink_to("/bin/true")
+    fake_root = programs / "id"
+    fake_root.write_text("#!/bin/sh\necho 0\n", "utf-8")
+    fake_root.chmod(0o755)
+    done = subprocess.run(
+        [SCRIPT], capture_output=True, text=True, timeout=60, env={"PATH": str(programs)}
+    )
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
 def test_the_help_explains_every_option_and_the_exit_codes(install):

@@ -27,6 +27,7 @@ from fleetmark_protocol.records import (
     TrialRecord,
 )
 from fleetmark_protocol.values import MAX_SCALARS
+from fleetmark_protocol.version import __version__
 from strategies import EXTRAS, JSON_SCALARS, JSON_VALUES, instances
 
 EPOCH = "0b6f3f6e-5d0c-4a52-9b38-6f0b7f3a9c11"
@@ -101,8 +102,11 @@ def test_no_bit_of_a_float_is_lost(value):
 def test_records_joined_unparsed_are_the_batch_they_would_parse_to(records):
     payload = codec.encode_batch(EPOCH, [(n, codec.encode(r)) for n, r in enumerate(records, 1)])
     envelopes = [Envelope(seq=seq, record=record) for seq, record in enumerate(records, 1)]
-    assert codec.decode(Batch, payload) == Batch(epoch=EPOCH, records=envelopes)
-    assert codec.decode_batch(payload) == codec.DecodedBatch(EPOCH, envelopes)
+    said = Batch(epoch=EPOCH, records=envelopes, agent_version=__version__)
+    assert codec.decode(Batch, payload) == said
+    assert codec.decode_batch(payload) == codec.DecodedBatch(
+        EPOCH, envelopes, agent_version=__version__
+    )
 
 
 def test_the_largest_lawful_record_fits_in_a_message():

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +123,24 @@ def test_a_standard_error_that_is_gone_breaks_nothing(monkeypatch):
     logs.configure(form="json")
     monkeypatch.setattr("sys.stderr", None)
     logs.get("link").error("nobody_hears")
+
+
+def test_what_nobody_catches_is_a_line_of_the_log_too():
+    """In a process of its own: it is about the last word of one."""
+    code = (
+        "import threading\n"
+        "from fleetmark_protocol import logs\n"
+        "logs.configure()\n"
+        "logs.log_uncaught()\n"
+        "thread = threading.Thread(target=lambda: 1 / 0, name='sampler')\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "raise RuntimeError('the end')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    first, last = map(json.loads, done.stderr.splitlines())
+    assert (first["event"], first["thread"]) == ("thread_died", "sampler")
+    assert "ZeroDivisionError" in first["exception"]
+    assert last["event"] == "process_died"
+    assert "RuntimeError: the end" in last["exception"]

@@ -104,7 +104,7 @@ def test_a_mistake_is_named_with_the_source_it_came_from(toml, monkeypatch):
 
 
 def test_a_table_that_does_not_fit_together_names_all_its_sources(toml):
-    file = toml('[broker]\nusername = "u"\n')
+    file = toml('[broker]\nusername = "u"\ntls = false\n')
     with pytest.raises(ConfigError) as caught:
         load(Sample, file, environ={"FLEETMARK_BROKER__HOST": "broker.example"})
     assert str(caught.value).startswith(f"FLEETMARK_BROKER__HOST, {file}: broker: would send")
@@ -182,9 +182,38 @@ def test_a_password_written_into_the_file_is_not_repeated_in_the_message(toml):
 def test_a_password_goes_in_clear_to_this_machine_only(toml):
     load(Sample, toml('[broker]\nhost = "localhost"\nusername = "u"\n'))
     with pytest.raises(ConfigError, match=r"broker: would send a password .* ca_file") as caught:
-        load(Sample, toml('[broker]\nhost = "broker.example"\nusername = "u"\n'))
+        load(Sample, toml('[broker]\nhost = "broker.example"\nusername = "u"\ntls = false\n'))
     assert "{" not in str(caught.value), "the whole table says nothing to the user"
     load(Sample, toml('[broker]\nhost = "broker.example"\nusername = "u"\nca_file = "ca.pem"\n'))
+
+
+@pytest.mark.parametrize(
+    ("lines", "tls", "port"),
+    [
+        ("", False, 1883),
+        ("tls = true", True, 8883),
+        ('ca_file = "ca.pem"', True, 8883),
+        ('host = "broker.example"', True, 8883),
+        ('host = "192.0.2.7"\nport = 1', True, 1),
+        ('host = "broker.example"\ntls = false', False, 1883),
+        ('host = "localhost"\nport = 8883', False, 8883),
+    ],
+)
+def test_tls_is_the_default_off_this_machine_and_brings_its_usual_port(toml, lines, tls, port):
+    broker = load(Sample, toml(f"[broker]\n{lines}\n")).broker
+    assert (broker.uses_tls, broker.port) == (tls, port)
+
+
+def test_tls_may_be_turned_off_by_a_variable():
+    environ = {"FLEETMARK_BROKER__HOST": "broker.example", "FLEETMARK_BROKER__TLS": "false"}
+    broker = load(Sample, None, environ=environ).broker
+    assert (broker.uses_tls, broker.port) == (False, 1883)
+
+
+@pytest.mark.parametrize("lines", ['tls = false\nca_file = "c"', 'cert_file = "c"\nkey_file = "k"'])
+def test_certificates_without_tls_are_a_mistake(toml, lines):
+    with pytest.raises(ConfigError, match="are for TLS, which is off"):
+        load(Sample, toml(f"[broker]\n{lines}\n"))
 
 
 def test_a_certificate_needs_its_key(toml):

@@ -21,13 +21,15 @@ from fleetmark_collector.sinks.influxdb.samples import Samples, out_of_range
 from fleetmark_collector.sinks.influxdb.schema import (
     FAILURE,
     FIELDS,
+    MAX_NEW_WEEKS,
     MAX_TIME_NS,
     MEASUREMENTS,
     MIN_TIME_NS,
     REST,
     TAGS,
+    WEEK_BITS,
 )
-from fleetmark_collector.sinks.influxdb.series import SeriesBudget
+from fleetmark_collector.sinks.influxdb.series import WEEKS, SeriesBudget
 from fleetmark_collector.sinks.influxdb.tags import rest_of, tag_text, tags_of
 from fleetmark_protocol.records import Failure, Record
 
@@ -71,6 +73,9 @@ class Lines:
             budget: how many series a device may begin; None for the usual bound.
         """
         self._budget = budget or SeriesBudget()
+        limit = MAX_NEW_WEEKS if self._budget.limited else None
+        self._weeks = SeriesBudget(limit, what=WEEKS)
+        self._known_weeks: set[tuple[str, str, int]] = set()
         self._heads: dict[tuple[Any, ...], bytes] = {}
         self._shapes: dict[tuple[Any, ...], _Shape] = {}
         self._samples = Samples(lambda item: self._new_head(None, item))
@@ -81,6 +86,7 @@ class Lines:
         Raises:
             ValueError: one of them can never be written; `line` tells which, and why.
         """
+        self._check_weeks(items)
         made: list[bytes] = []
         for is_plain, some in groupby(items, _is_plain):
             if is_plain:
@@ -96,6 +102,7 @@ class Lines:
             ValueError: it can never be written; the message says why.
         """
         record = item.record
+        self._check_weeks([item])
         if isinstance(record, PlainTelemetry):
             return self._samples.lines([cast(Stored[PlainTelemetry], item)])[0]
         try:
@@ -114,6 +121,19 @@ class Lines:
             )
         except TypeError as error:
             raise ValueError(f"a value that cannot be written: {error}") from error
+
+    def _check_weeks(self, items: Sequence[Stored[AnyRecord]]) -> None:
+        """Let pass what lies in weeks that a device may write to.
+
+        Raises:
+            ValueError: it has records of too many already.
+        """
+        weeks = {(one[0], one[1], one[4].time_ns >> WEEK_BITS) for one in items}
+        for fleet, device, week in weeks - self._known_weeks:
+            self._weeks.use(fleet, device, b"%d" % week)
+            if len(self._known_weeks) >= MAX_REMEMBERED:
+                self._known_weeks.clear()
+            self._known_weeks.add((fleet, device, week))
 
     def _head(self, item: Stored[AnyRecord], record: Record) -> bytes:
         """Return the line up to the fields that differ from record to record."""

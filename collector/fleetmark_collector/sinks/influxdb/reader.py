@@ -11,6 +11,7 @@ from fleetmark_collector.sinks.influxdb.rows import records
 from fleetmark_collector.sinks.influxdb.schema import MAX_TIME_NS, MEASUREMENTS, MIN_TIME_NS
 from fleetmark_collector.sinks.influxdb.server import detect
 from fleetmark_protocol.errors import StoreError
+from fleetmark_protocol.ids import device_of_job
 from fleetmark_protocol.records import (
     EventRecord,
     JobRecord,
@@ -88,7 +89,7 @@ class InfluxReader:
         return list(known[1])
 
     def trial_counts(self, campaign_id: str, jobs: Collection[str] | None = None) -> dict[str, int]:
-        """Return job id -> number of distinct trials (`trial_id`) in the store.
+        """Return job id -> number of distinct trials (`trial_id`) of its device in the store.
 
         Args:
             campaign_id: whose.
@@ -98,9 +99,10 @@ class InfluxReader:
             counts = {job: self._trials_of(campaign_id, job) for job in jobs}
             return {job: count for job, count in counts.items() if count}
         ids: defaultdict[str, set[str]] = defaultdict(set)
-        for _, by_job in self._trial_ids(campaign_id).values():
+        for (_, device), (_, by_job) in self._trial_ids(campaign_id).items():
             for job, trials in by_job.items():
-                ids[job] |= trials
+                if device_of_job(job) in (None, device):
+                    ids[job] |= trials
         return {job: len(trials) for job, trials in ids.items() if jobs is None or job in jobs}
 
     def trials_since(self, campaign_id: str, job_id: str, attempt: int) -> int:
@@ -187,6 +189,9 @@ class InfluxReader:
         return sum(int(row["n"]) for row in rows)
 
     def _trials_of(self, campaign_id: str, job_id: str, more: str = "") -> int:
+        device = device_of_job(job_id)
+        if device is not None:
+            more += f" AND device = {literal(device)}"
         rows = self._influxql.rows(
             f'SELECT distinct(trial_id) FROM "trial" WHERE campaign_id = {literal(campaign_id)} '  # noqa: S608
             f"AND job_id = {literal(job_id)}{more}"

@@ -26,6 +26,14 @@ MAX_NEW_SERIES = 10_000
 
 SERIES_WINDOW_S = 24 * 3600.0
 
+WEEK_BITS = 49
+"""A time in nanoseconds without so many bits tells its week, nearly: 6.5 days. InfluxDB opens files
+for each week that holds a point."""
+
+MAX_NEW_WEEKS = 520
+"""Weeks that one device may have records of within `SERIES_WINDOW_S`: ten years, however late it
+delivers; a clock that runs wild fills centuries."""
+
 MAX_OPTIONS_TAG = 200
 """Characters of the tag `options`; a longer text is cut and told apart by a digest."""
 

@@ -1,9 +1,12 @@
-"""Bounds how many new series one device may begin: an index of them is a database's weak spot."""
+"""Bounds how many new series, and weeks of time, one device may begin: a database's weak spots."""
 
 import time
 from collections.abc import Callable
 
 from fleetmark_collector.sinks.influxdb.schema import MAX_NEW_SERIES, SERIES_WINDOW_S
+
+SERIES = "combinations of campaign, backend, model, quantization, workload and options"
+WEEKS = "weeks of time"
 
 
 class SeriesBudget:
@@ -18,6 +21,7 @@ class SeriesBudget:
         limit: int | None = MAX_NEW_SERIES,
         window_s: float = SERIES_WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
+        what: str = SERIES,
     ) -> None:
         """Remember nothing yet.
 
@@ -25,12 +29,19 @@ class SeriesBudget:
             limit: series that a device may begin in a window; None where the source is trusted.
             window_s: how long a window is.
             clock: seconds, monotonic.
+            what: is counted; for the message.
         """
         self._limit = limit
+        self._what = what
         self._window_s = window_s
         self._clock = clock
         # (fleet, device) -> when its window began, and the series it used in it.
         self._windows: dict[tuple[str, str], tuple[float, set[bytes]]] = {}
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a bound."""
+        return self._limit is not None
 
     def use(self, fleet: str, device: str, series: bytes) -> None:
         """Count a series of a device.
@@ -47,8 +58,7 @@ class SeriesBudget:
         self._windows[fleet, device] = (since_s, used)
         if series not in used and len(used) >= self._limit:
             raise ValueError(
-                f"a series too many: {fleet}/{device} has begun {self._limit} combinations of "
-                "campaign, backend, model, quantization, workload and options within "
+                f"a series too many: {fleet}/{device} has begun {self._limit} {self._what} within "
                 f"{self._window_s / 3600:g} h"
             )
         used.add(series)

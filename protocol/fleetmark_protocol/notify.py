@@ -1,4 +1,4 @@
-"""Tells systemd how the service is doing, where it asked to be told.
+"""Tells systemd how a service of ours is doing, where it asked to be told.
 
 Source: sd_notify(3). A datagram of KEY=value lines to the socket named in the environment; without
 that socket nobody listens, and nothing is said.
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 WATCHDOG_SHARE = 3
 """Signs of life for each interval of the watchdog, so that a late one costs nothing."""
+SAY_S = 5.0
+"""How long systemd may take to listen: while it hangs, the service works."""
 
 
 class Notifier:
-    """Used by one thread."""
+    """Any thread may use it."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         """Read where to speak to, and how often; opens nothing.
@@ -34,6 +36,7 @@ class Notifier:
         text = "\n".join(f"{key}={_one_line(value)}" for key, value in assignments.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+                to.settimeout(SAY_S)
                 to.connect(address)
                 to.sendall(text.encode())
         except OSError:

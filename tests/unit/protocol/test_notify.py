@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from fleetmark_agent.notify import WATCHDOG_SHARE, Notifier
+from fleetmark_protocol.notify import WATCHDOG_SHARE, Notifier
 
 
 @pytest.fixture(params=["file", "abstract"])
@@ -61,3 +61,11 @@ def test_a_watchdog_that_is_not_ours_is_not_fed(environment):
 def test_a_watchdog_of_this_very_process_is_fed():
     environment = {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}
     assert Notifier(environment).interval_s == 1.0
+
+
+def test_a_systemd_that_hangs_does_not_hold_the_service_up(systemd, monkeypatch):
+    monkeypatch.setattr("fleetmark_protocol.notify.SAY_S", 0.05)
+    _, address = systemd
+    notifier = Notifier({"NOTIFY_SOCKET": address})
+    # Nobody reads: sooner or later there is no room for more.
+    assert not all(notifier.say(WATCHDOG=1) for _ in range(2000))
