@@ -168,7 +168,7 @@ def tagged(text: str, device: str, tags: list[str]) -> str:
     head = f"tags = {json.dumps(merged)}  # of this instance: {json.dumps(tags)}\n"
     if "device_id" not in settings:
         head = f"device_id = {json.dumps(device)}\n{head}"
-    new = head + re.sub(r"(?ms)^tags\s*=\s*\[.*?\][^\n]*\n", "", text, count=1)
+    new = head + re.sub(r"(?ms)^tags\s*=\s*\[.*?\][^\n]*(?:\n|\Z)", "", text, count=1)
     if tomllib.loads(new).get("tags") != merged:
         raise Wrong("agent.toml: its tags cannot be told apart from the rest")
     return new

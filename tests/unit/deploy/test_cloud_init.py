@@ -108,6 +108,13 @@ def test_a_kit_out_of_the_parameter_store_makes_the_device(ec2):
     assert "a password" not in done.stdout + done.stderr
 
 
+def test_settings_may_end_with_their_tags_and_no_new_line(ec2):
+    ec2.holds(ssm=parameters({"agent.toml": 'tags = ["cooled"]'}))
+    done = ec2.run("--kit", "ssm:/fleetmark/kits")
+    assert done.returncode == 0, done.stderr
+    assert ec2.settings()["tags"] == ["cooled", "t3-large"]
+
+
 def test_a_types_tag_is_what_the_study_of_17_types_asks_for(ec2, imds):
     study = YAML(typ="safe").load(ROOT / "campaigns" / "cloud-quantized-vs-foundation.yaml")
     ec2.holds(ssm=parameters(KIT))
@@ -271,6 +278,17 @@ def test_the_package_of_this_architecture_is_fetched_checked_and_installed(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "installed").read_bytes() == b"a package"
     assert (tmp_path / "device").read_text("utf-8") == "--kit ssm:/fleetmark/kits\n"
+
+
+def test_a_bucket_that_the_role_may_not_read_yet_is_asked_again(boot, ec2, tmp_path):
+    here = str(tmp_path / "fleetmark-agent_1.0_arm64.deb")
+    refused = ("ClientError", "AccessDenied")
+    ec2.holds(s3={f"bucket/a/{here}": here}, fails=[refused, refused])
+    ec2.program("python3", f'exec {sys.executable} "$@"')
+    ec2.env["FLEETMARK_EC2_RETRY_S"] = "0"
+    done = boot(PACKAGE=f"s3://bucket/a/{tmp_path}/fleetmark-agent_1.0_ARCH.deb")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "installed").read_bytes() == b"a package"
 
 
 @pytest.mark.parametrize(
