@@ -51,7 +51,8 @@ class Centre:
         self.reader = SqliteReader(directory / "store.db")
         self.state_file = directory / "state.db"
         self.registry = DeviceRegistry(self.state_file)
-        self.reception = Reception(self.registry, letters, self.culprits)
+        self.reception = Reception(self.registry, letters, self.culprits, self._ask_again)
+        self.asked_again = 0
         self.ingest = Ingest(
             IngestSettings(batch_age_s=0.01),
             self.sink,
@@ -67,6 +68,13 @@ class Centre:
 
     def _acked(self, topic: str, payload: bytes, retain: bool) -> None:
         self.acks.append((topic, codec.decode(Ack, payload)))
+
+    def _ask_again(self) -> None:
+        self.asked_again += 1
+
+    def look_after(self) -> None:
+        """Have the reception do what it does about once a second."""
+        self.reception.look_after()
 
     def say(self, topic: str, payload: bytes, retained: bool = False) -> None:
         """Deliver a message as the bus does, by its topic."""

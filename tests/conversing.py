@@ -9,6 +9,7 @@ from fleetmark_agent.assignments import RefusedJob, read
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.conversation import Conversation
 from fleetmark_agent.database import Database
+from fleetmark_agent.joblog import JobLog
 from fleetmark_agent.outbox import Outbox
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import OutboxFull
@@ -22,7 +23,7 @@ BOOT = str(uuid.uuid4())
 class Device:
     """A conversation whose connection is a list."""
 
-    def __init__(self, directory, epoch=None):
+    def __init__(self, directory, epoch=None, lists_jobs=False):
         self.time = FakeTime()
         self.settings = AgentSettings(device_id="d1", fleet="f", state_dir=directory)
         database = Database(self.settings.outbox_file)
@@ -30,6 +31,8 @@ class Device:
             with database.transaction() as connection:
                 connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (epoch,))
         self.outbox = Outbox(database, 10**8)
+        self.joblog = JobLog(database)
+        self._lists_jobs = lists_jobs
         self.said = []
         self.wakes = 0
         self.watched = []
@@ -41,17 +44,23 @@ class Device:
             Status(online=True, boot_id=BOOT, agent_version="1", started_ns=1),
             publish=self._publish,
             wake=self._wake,
-            on_assignment=lambda one: self._take(one.job.job_id, one.desired),
+            on_assignment=self._assigned,
             on_refused=lambda one: self._take(one.job.job_id, f"refused: {one.problem.message}"),
             on_withdrawn=lambda job_id: self._take(job_id, "withdrawn"),
             rng=random.Random(1),
             watcher=self,
+            jobs=self.joblog.known if lists_jobs else None,
             clock_s=self.time,
             wall_ns=lambda: 7,
         )
 
     def _publish(self, topic, payload, *, retain):
         self.said.append((topics.parse(topic).channel, payload, retain))
+
+    def _assigned(self, one):
+        self._take(one.job.job_id, one.desired)
+        if self._lists_jobs:
+            self.joblog.accept(one.job)
 
     def _take(self, job_id, wish):
         if not self.room:

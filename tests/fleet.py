@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Fleet:
         self.broker = broker
         self.data_dir = directory / "data"
         self.config_file: Path | None = None
+        self.centre_ahead_s = 0
+        """By how much the clock of collectors and commands that are started is ahead."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # --- processes -----------------------------------------------------------------------------
@@ -38,16 +41,27 @@ class Fleet:
     def _config(self) -> list[str]:
         return ["--config", str(self.config_file)] if self.config_file else []
 
-    def start_collector(self, *flags: str, name: str = "collector") -> None:
-        """Start `fleetmark collect`; a second one, of another name, waits to take over."""
-        arguments = ["collect", "--data-dir", str(self.data_dir), *self._config, *flags]
-        arguments += ["--broker-host", "127.0.0.1", "--broker-port", str(self.broker.port)]
-        self._start(name, "fleetmark_collector", arguments)
-
-    def start_agent(self, device: str, toml: str = "", version: str | None = None) -> None:
-        """Start an agent, which shares the tests' model store; `toml` is added to its settings.
+    def start_collector(
+        self, *flags: str, name: str = "collector", version: str | None = None
+    ) -> None:
+        """Start `fleetmark collect`; a second one, of another name, waits to take over.
 
         With a `version` it is as if it were of that one.
+        """
+        arguments = ["collect", "--data-dir", str(self.data_dir), *self._config, *flags]
+        arguments += ["--broker-host", "127.0.0.1", "--broker-port", str(self.broker.port)]
+        if version is None:
+            self._launch(name, _by_clock(self.centre_ahead_s, "fleetmark_collector", arguments))
+        else:
+            pretender = str(Path(__file__).with_name("collectorofversion.py"))
+            self._launch(name, [pretender, version, *arguments])
+
+    def start_agent(
+        self, device: str, toml: str = "", version: str | None = None, ahead_s: int = 0
+    ) -> None:
+        """Start an agent, which shares the tests' model store; `toml` is added to its settings.
+
+        With a `version` it is as if it were of that one; its clock is `ahead_s` ahead.
         """
         config = self.directory / f"{device}.toml"
         top, _, tables = toml.partition("[")
@@ -63,7 +77,7 @@ class Fleet:
         )
         arguments = ["run", "--config", str(config)]
         if version is None:
-            self._start(device, "fleetmark_agent", arguments)
+            self._launch(device, _by_clock(ahead_s, "fleetmark_agent", arguments))
         else:
             pretender = str(Path(__file__).with_name("agentofversion.py"))
             self._launch(device, [pretender, version, *arguments])
@@ -106,9 +120,6 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 self.kill(name)
 
-    def _start(self, name: str, module: str, arguments: list[str]) -> None:
-        self._launch(name, ["-m", module, *arguments])
-
     def _launch(self, name: str, arguments: list[str]) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -128,7 +139,7 @@ class Fleet:
     def cli(self, *arguments: str, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
         """Run a `fleetmark` command in this fleet's data directory."""
         return subprocess.run(
-            [sys.executable, "-m", "fleetmark_collector", *arguments]
+            [sys.executable, *_by_clock(self.centre_ahead_s, "fleetmark_collector", arguments)]
             + ["--data-dir", str(self.data_dir), *self._config],
             capture_output=True,
             text=True,
@@ -228,3 +239,9 @@ class Fleet:
         assert set(ids.values()) == {1}, ids
         seqs = {(item.fleet, item.device, item.epoch, item.seq) for item in stored}
         assert len(seqs) == planned
+
+
+def _by_clock(ahead_s: int, module: str, arguments: Sequence[str]) -> list[str]:
+    if not ahead_s:
+        return ["-m", module, *arguments]
+    return [str(Path(__file__).with_name("atclock.py")), str(ahead_s), module, *arguments]

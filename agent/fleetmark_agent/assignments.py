@@ -46,7 +46,12 @@ def read(payload: bytes) -> Assignment | RefusedJob:
     except ContractError as error:
         return _refused(payload, error)
     if assignment.desired == "run":
-        problem = _mismatch(assignment.collector_version) or _unknown(payload)
+        problem: FleetmarkError | None
+        try:
+            problem = _mismatch(assignment.collector_version) or _unknown(payload)
+        except (ValueError, RecursionError) as error:
+            # Python reads less than what read the message: no numbers of 5000 digits, say.
+            problem = ContractError(f"the job cannot be read: {error}")
         if problem is not None:
             return _refused(payload, problem)
     return assignment

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fleetmark_agent import hush
+from fleetmark_agent.announced import Announced, Jobs
 from fleetmark_agent.assignments import RefusedJob
 from fleetmark_agent.centre import Centre
 from fleetmark_agent.config import AgentSettings
@@ -50,6 +51,7 @@ class Conversation:
         on_withdrawn: Callable[[str], None],
         rng: random.Random,
         watcher: Watcher | None = None,
+        jobs: Jobs | None = None,
         clock_s: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -66,25 +68,24 @@ class Conversation:
             on_withdrawn: called by `received` with the id of a job whose assignment was cleared.
             rng: spreads the resends of a fleet.
             watcher: counts; None for nobody.
+            jobs: reads what the inventory says of jobs; see `Announced`.
             clock_s: a monotonic clock.
             wall_ns: the Unix time in nanoseconds.
         """
         self._fleet, self._device = settings.fleet, settings.device_id
         self._outbox, self._status = outbox, status
-        self._publish = publish
-        self._wake = wake
+        self._publish, self._wake = publish, wake
         self._watcher = watcher
-        self._clock_s, self._wall_ns = clock_s, wall_ns
+        self._clock_s = clock_s
         self._log = logs.get("link")
         self._lock, self._turning, self._hearing = (threading.Lock() for _ in range(3))
         self._window = SendWindow(rng)
         self._hush = hush.Hush()
         self._late_acks: deque[Ack] = deque(maxlen=ACKS_KEPT)
-        self._wishes = Wishes(on_assignment, on_refused, on_withdrawn, clock_s)
+        self._said = Announced(self._publish_inventory, jobs, self.hurry, wall_ns)
+        self._wishes = Wishes(self._said.noting(on_assignment), on_refused, on_withdrawn, clock_s)
         self.centre = Centre()
         self._hurry = self._connected = self._leaving = False
-        self.inventory: Inventory | None = None
-        """What `greet` publishes; see `announce` for a changed one."""
         self.next_s = clock_s()
         """When `turn` is due although nothing is urgent, on the clock."""
         outbox.on_append = self._appended
@@ -108,10 +109,7 @@ class Conversation:
     def greet(self) -> None:
         """Say who we are on a new connection, and begin to send."""
         self._publish(self._topic("status"), self._birth(online=True), retain=True)
-        if self.inventory is not None:
-            # The centre compares an inventory with its own books once; it is to do so again now.
-            said = self.inventory.model_copy(update={"time_ns": self._wall_ns()})
-            self._publish(self._topic("inventory"), codec.encode(said), retain=True)
+        self._said.say()
         with self._lock:
             self._connected = True
             # What was under way on the old connection may be lost with it.
@@ -125,10 +123,11 @@ class Conversation:
             self._connected = False
 
     def announce(self, inventory: Inventory) -> None:
-        """Publish a changed inventory."""
-        self.inventory = inventory
-        if self._connected:
-            self._publish(self._topic("inventory"), codec.encode(inventory), retain=True)
+        """Publish a changed inventory; without a connection `greet` will."""
+        self._said.change(inventory, connected=self._connected)
+
+    def _publish_inventory(self, inventory: Inventory) -> None:
+        self._publish(self._topic("inventory"), codec.encode(inventory), retain=True)
 
     def leave(self) -> None:
         """Take it from now on that somebody says we are offline."""
@@ -257,6 +256,7 @@ class Conversation:
             if not self._may_send():
                 return
             self._hurry = False
+        self._said.say_jobs(self._hush)
         try:
             self._send_what_fits()
         except StoreUnavailable as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 
+from fleetmark_agent.announced import Jobs
 from fleetmark_agent.assignments import RefusedJob
 from fleetmark_agent.brokerclient import RECONNECT_MAX_S, RECONNECT_MIN_S, make_client
 from fleetmark_agent.centre import Centre
@@ -43,6 +44,7 @@ class Link:
         on_withdrawn: Callable[[str], None],
         rng: random.Random,
         watcher: Watcher | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
         """Prepare; nothing is sent before `start`.
 
@@ -55,6 +57,7 @@ class Link:
             on_withdrawn: called with the job id when an assignment was cleared.
             rng: spreads reconnections and resends of a fleet.
             watcher: counts what is sent and confirmed; None for nobody.
+            jobs: reads what the inventory says of jobs; see `Announced`.
 
         Raises:
             ConfigError: a certificate or password file cannot be read.
@@ -76,6 +79,7 @@ class Link:
             on_withdrawn=on_withdrawn,
             rng=rng,
             watcher=watcher,
+            jobs=jobs,
         )
         self._client = make_client(settings)
         topic, payload = self._talk.will()
@@ -89,7 +93,7 @@ class Link:
 
     def start(self, inventory: Inventory) -> None:
         """Begin to connect; a broker that is not there yet is waited for."""
-        self._talk.inventory = inventory
+        self._talk.announce(inventory)
         broker = self._settings.broker
         self._client.connect_async(broker.host, broker.port, keepalive=broker.keepalive_s)
         self._client.loop_start()

@@ -3,6 +3,8 @@
 import random
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fleetmark_agent.backends import registry
@@ -69,10 +71,12 @@ class Parts:
     def stop(self) -> None:
         """End from the source to the wire, so that what is under way still reaches the outbox."""
         self.stopping.set()
-        self.runner.stop()
-        self.sampler.stop()
-        self.link.stop()
-        self.database.close()
+        # Backwards, and the others although one breaks.
+        with ExitStack() as last_first:
+            last_first.callback(self.database.close)
+            last_first.callback(self.link.stop)
+            last_first.callback(self.sampler.stop)
+            last_first.callback(self.runner.stop)
 
 
 def check(settings: AgentSettings) -> None:
@@ -91,9 +95,26 @@ def start(settings: AgentSettings) -> Parts:
         ConfigError: a setting cannot be used.
         StoreUnavailable: the state directory cannot be written.
     """
+    database = Database(settings.outbox_file)
+    # Of an agent that has not begun nothing may stay: two clients of one id throw each other off.
+    with ExitStack() as undo:
+        undo.callback(database.close)
+        parts, inventory = _put_together(settings, database)
+        undo.pop_all()
+        undo.callback(parts.stop)
+        parts.sampler.start()
+        parts.link.start(inventory())
+        parts.runner.start()
+        undo.pop_all()
+    return parts
+
+
+def _put_together(
+    settings: AgentSettings, database: Database
+) -> tuple[Parts, Callable[[], Inventory]]:
+    """Return an agent that has not begun, and what says what the device is."""
     boot_id = new_uuid()
     stopping, acks = threading.Event(), Acks()
-    database = Database(settings.outbox_file)
     outbox = Outbox(database, settings.outbox.max_bytes)
     joblog = JobLog(database)
     recorder = Recorder(database, outbox, joblog, stopping.is_set)
@@ -138,6 +159,7 @@ def start(settings: AgentSettings) -> Parts:
         # Spreads a fleet; nothing secret hangs on it.
         rng=random.Random(boot_id),  # noqa: S311 - delays, not secrets
         watcher=acks,
+        jobs=joblog.known,
     )
     tools = Tools(
         sampler,
@@ -162,7 +184,4 @@ def start(settings: AgentSettings) -> Parts:
             f"the outbox was damaged and put aside as {database.healed_from.name}",
         )
     parts = Parts(settings, boot_id, database, outbox, sampler, link, runner, acks, stopping)
-    sampler.start()
-    link.start(inventory())
-    runner.start()
-    return parts
+    return parts, inventory

@@ -12,6 +12,8 @@ from fleetmark_protocol.messages import Assignment
 RETRY_S = 4.0
 MAX_WAITING = 500
 """Messages kept while the disk takes none."""
+MAX_WAITING_BYTES = 8_000_000
+"""What they come to together: a small device has little memory, and one may be a megabyte."""
 
 
 class Wishes:
@@ -84,6 +86,11 @@ class Wishes:
                         self._log.error("message_refused", job_id=job_id, error=str(error))
 
     def _keep(self, job_id: str, payload: bytes, error: StoreUnavailable) -> None:
+        others = sum(len(one) for of, one in self._waiting.items() if of != job_id)
+        if others + len(payload) > MAX_WAITING_BYTES:
+            # An older one must not have the last word.
+            self._waiting.pop(job_id, None)
+            raise error
         if job_id not in self._waiting:
             if len(self._waiting) >= MAX_WAITING:
                 raise error

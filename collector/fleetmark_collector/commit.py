@@ -112,8 +112,9 @@ class Committer:
                 written = len(error.accepted)
                 self._sort_out(batch, error)
             self._tally.write(time.monotonic() - start_s)
-        if self._tally.store(available=True):
-            self._log.info("store_available_again")
+            # Without records the store was not touched, so nothing is known of it.
+            if self._tally.store(available=True):
+                self._log.info("store_available_again")
         self._tally.records(written=written)
 
     def _sort_out(self, batch: Batch, error: PartialWrite) -> None:
@@ -157,5 +158,7 @@ class Committer:
                 self._log.error("dead_letter_not_kept", reason=error.message)
                 unburied = {bad.seq for bad in source.bad}
         topic = topics.topic(source.fleet, source.device, "ack")
+        # Who asks if anybody takes records is answered when somebody does.
+        source.asked = source.asked and self._tally.store_available
         for ack in source.acks(but=unburied):
             self._publish(topic, codec.encode(ack), False)

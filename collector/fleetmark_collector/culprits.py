@@ -35,7 +35,7 @@ MAX_KNOWN = 100_000
 Key = tuple[str, str]
 Channel = Literal["data", "self"]
 """Records, or what a device says of itself: statuses and inventories. Those come once for each
-connect and never again, so nonsense among the records must not cost them."""
+connect: nonsense among the records must not cost them, and what is ignored is asked for again."""
 
 
 @dataclass
@@ -58,29 +58,53 @@ class _NewFleets:
 class Culprits:
     """Counts per (fleet, device) and channel; any thread may use it."""
 
-    def __init__(
-        self, clock_s: Callable[[], float] = time.monotonic, known: Iterable[Key] = ()
-    ) -> None:
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         """Know nothing ill of anybody.
 
         Args:
             clock_s: monotonic.
-            known: devices that are in the registry: their fleets are not new.
         """
         self._clock_s = clock_s
         self._log = logs.get("culprits")
         self._lock = threading.Lock()
         self._accounts: dict[tuple[Key, Channel], _Account] = {}
-        self._known = frozenset(known)
+        self._known: frozenset[Key] = frozenset()
+        self._missed_s: float | None = None
         self._admitted: set[Key] = set()
         self._new: dict[str, _NewFleets] = {}
 
     def ignored(self, device: Key, channel: Channel = "data") -> bool:
         """Whether a device's messages of a channel are not to be read now."""
+        now_s = self._clock_s()
         account = self._accounts.get((device, channel))
-        if account is not None and self._clock_s() < account.ignored_until_s:
+        if not (account is not None and now_s < account.ignored_until_s) and (
+            device in self._known or device in self._admitted or self._admit(device)
+        ):
+            return False
+        if channel == "self":
+            with self._lock:
+                self._missed_s = now_s if self._missed_s is None else self._missed_s
+        return True
+
+    def learn(self, known: Iterable[Key]) -> None:
+        """Take note of the devices that are in the registry: their fleets are not new."""
+        self._known = frozenset(known)
+        with self._lock:
+            if self._missed_s is not None:
+                # Some of those may be among them.
+                self._missed_s = self._clock_s() - FLEETS_S
+
+    def ask_again(self) -> bool:
+        """Whether devices' words of themselves are to be had again, as some were not listened to.
+
+        At the earliest when those may be listened to, so once an hour at most; then it is noted as
+        done. Whoever is ignored even then is noted anew.
+        """
+        with self._lock:
+            if self._missed_s is None or self._clock_s() - self._missed_s < FLEETS_S:
+                return False
+            self._missed_s = None
             return True
-        return not (device in self._known or device in self._admitted or self._admit(device))
 
     def _admit(self, device: Key) -> bool:
         """Take a device up whose name was not in this fleet before, unless that happens often."""
@@ -104,7 +128,7 @@ class Culprits:
             device=name,
             fleet=fleet,
             most_per_hour=MAX_FLEETS,
-            hint="there it is not listened to until an hour after the others; who sends it?",
+            hint="in others it is listened to later, some each hour; who sends it?",
         )
         return False
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fleetmark_collector.presence import Presence, late_will
 from fleetmark_collector.remembered import Remembered
 from fleetmark_collector.sqlitefile import Fence, connect, transaction, translated
 from fleetmark_protocol import codec, topics
@@ -104,6 +105,8 @@ class DeviceRegistry:
         self._notes: dict[topics.Topic, Status | Inventory | None] = {}
         self._last_seen_ns: dict[tuple[str, str], int] = {}
         self._parsed = Remembered(_device)
+        self.presence = Presence()
+        """Told of every status; what connects tells it of connections."""
 
     # --- notes, taken by any thread -----------------------------------------------------------
 
@@ -123,9 +126,11 @@ class DeviceRegistry:
             codec.encode(message)  # type: ignore[arg-type]
         with self._lock:
             noted = self._notes.get(parsed)
-            if isinstance(message, Status) and _late_will(message, noted):
+            if isinstance(message, Status) and late_will(message, noted):
                 return
             self._notes[parsed] = message
+            if isinstance(message, Status) and message.online:
+                self.presence.note((parsed.fleet, parsed.device), retained=retained)
             # A retained message may be old, and a will is the broker speaking.
             alive = message is not None and (not isinstance(message, Status) or message.online)
             if alive and not retained:
@@ -172,7 +177,7 @@ class DeviceRegistry:
             (known,) = db.execute(
                 "SELECT status FROM device WHERE fleet = ? AND device = ?", key
             ).fetchone()
-            if known is not None and _late_will(message, Status.model_validate_json(known)):
+            if known is not None and late_will(message, Status.model_validate_json(known)):
                 return
         body = None if message is None else codec.encode(message).decode()
         db.execute(
@@ -272,20 +277,6 @@ class DeviceRegistry:
             self.close()
             raise
         return db
-
-
-def _late_will(new: Status, known: Status | Inventory | None) -> bool:
-    """Whether `new` is the will of an old connection that comes after a newer birth.
-
-    A birth is always believed: a living agent says it. So is a will of the boot we know.
-    """
-    return (
-        isinstance(known, Status)
-        and known.online
-        and not new.online
-        and new.boot_id != known.boot_id
-        and new.started_ns <= known.started_ns
-    )
 
 
 def _device(key: tuple[str, str], texts: tuple[str | None, str | None]) -> Device:

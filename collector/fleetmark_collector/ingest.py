@@ -23,7 +23,8 @@ FULL_WAIT_S = 0.1
 """How long the network is held up by a full queue before a message is dropped: held up longer,
 the broker would pile up in its memory what the agents keep on their disks anyway."""
 STOP_S = 15.0
-"""How long a stop waits for writes under way; with all else within the unit's TimeoutStopSec."""
+"""How long a stop waits for writes under way; with all else within the unit's TimeoutStopSec,
+unless a request to the store is what the main thread waits for: see `supervision.END_S`."""
 
 
 class Ingest:

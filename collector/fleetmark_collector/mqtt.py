@@ -106,6 +106,7 @@ class Bus:
         self._log = logs.get("mqtt")
         self._handlers: dict[str, Handler] = {}
         self._on_connect: list[Callable[[], None]] = []
+        self._on_disconnect: list[Callable[[], None]] = []
         self._connected = False
         self.trouble = ""
         """Why there is no connection, as far as is known; empty while there is one."""
@@ -136,6 +137,10 @@ class Bus:
         """Have `callback` called in the network thread after every connect."""
         self._on_connect.append(callback)
 
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called in the network thread after every loss of a connection."""
+        self._on_disconnect.append(callback)
+
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Subscribe with QoS 1, now and after every connect."""
         self._handlers[topic_filter] = handler
@@ -145,6 +150,10 @@ class Bus:
                 lambda: handler(message.topic, bytes(message.payload), message.retain)
             ),
         )
+        self.ask_again(topic_filter)
+
+    def ask_again(self, topic_filter: str) -> None:
+        """Have the broker send again what it retains there; at a connect it does so by itself."""
         if self._connected:
             self._client.subscribe(topic_filter, qos=1)
 
@@ -225,6 +234,8 @@ class Bus:
         self, _client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
         was, self._connected = self._connected, False
+        for callback in self._on_disconnect:
+            self._guarded(callback)
         self._wait_longer()
         with self._sent:
             self._sent.notify_all()

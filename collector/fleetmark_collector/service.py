@@ -29,7 +29,6 @@ from fleetmark_protocol.errors import (
     ConfigError,
     FleetmarkError,
     LeadershipLost,
-    StoreUnavailable,
 )
 from fleetmark_protocol.version import __version__
 
@@ -39,6 +38,9 @@ GC_THRESHOLDS = (100_000, 20, 100)
 A batch is some 100,000 short-lived objects without a cycle among them; at the interpreter's
 default (700) looking through them again and again takes half of ingest's time.
 """
+
+SELF_CHANNELS: tuple[topics.Channel, ...] = ("status", "inventory")
+"""What devices say of themselves; the broker retains it."""
 
 TICK_S = 1.0
 LOG_STATS_S = 60.0
@@ -87,6 +89,7 @@ def make_dispatcher(
         patience=patience,
         fence=fence,
         centre=centre_name(settings.data_dir / "client_id"),
+        heard=registry.presence.heard,
     )
     return Together(dispatcher, Scheduler(settings.state_file, registry, fence=fence))
 
@@ -164,17 +167,25 @@ def _lead(
     sink = open_writer(settings)
     reader = open_reader(settings)
     observer = open_observer(settings)
-    culprits = Culprits(known=_known(registry))
+    culprits = Culprits()
     ingest = Ingest(
         settings.ingest, sink, dead_letters, bus.publish, registry.seen, culprits=culprits
     )
-    reception = Reception(registry, dead_letters, culprits)
+
+    def ask_again() -> None:
+        for channel in SELF_CHANNELS:
+            bus.ask_again(topics.subscription("+", "+", channel))
+
+    reception = Reception(registry, dead_letters, culprits, ask_again)
+    reception.look_after()
     ticker = make_ticker(settings, reader, registry, bus.publish, lease.fence)
     monitor = Monitor(settings, ingest, registry, bus, observer, endpoint)
 
-    bus.subscribe(topics.subscription("+", "+", "status"), reception.receive)
-    bus.subscribe(topics.subscription("+", "+", "inventory"), reception.receive)
+    for channel in SELF_CHANNELS:
+        bus.subscribe(topics.subscription("+", "+", channel), reception.receive)
     bus.subscribe(topics.subscription("+", "+", "data"), ingest.receive)
+    bus.on_connect(registry.presence.connected)
+    bus.on_disconnect(registry.presence.disconnected)
     bus.on_connect(ticker.on_connect)
     log.info("collector_started", version=__version__, data_dir=str(settings.data_dir))
     ingest.start()
@@ -187,7 +198,7 @@ def _lead(
         watched.works(connected=bus.connected, stats=ingest.stats(), working_s=ingest.working_s())
 
     try:
-        _work(ingest, registry, ticker, stop, lease, look_after)
+        _work(ingest, reception, registry, ticker, stop, lease, look_after)
         if ingest.failure is not None:
             raise ingest.failure
     finally:
@@ -219,6 +230,7 @@ def _lead(
 
 def _work(
     ingest: Ingest,
+    reception: Reception,
     registry: DeviceRegistry,
     ticker: Ticker,
     stop: threading.Event,
@@ -233,6 +245,7 @@ def _work(
         stats = ingest.stats()
         look_after()
         try:
+            reception.look_after()
             ticker.tick()
             registry.flush()
             registry.beat(time.time_ns(), asdict(stats))
@@ -248,14 +261,6 @@ def _work(
             if stats != logged:
                 log.info("ingest", **asdict(stats))
             logged, logged_s = stats, time.monotonic()
-
-
-def _known(registry: DeviceRegistry) -> list[tuple[str, str]]:
-    try:
-        return [(one.fleet, one.device) for one in registry.list()]
-    except StoreUnavailable:
-        # Then all fleets are new, and taken up a few in an hour.
-        return []
 
 
 def _quietly(complain: Callable[..., object], *steps: Callable[[], None]) -> None:

@@ -22,6 +22,8 @@ MAIN_REQUESTS = 10
 reads for each of the campaigns under way before it is heard of again."""
 START_STEP_S = 60.0
 """By how much systemd is asked to wait longer, each time that there is no READY=1 yet."""
+END_S = 60.0
+"""So long may an end take, besides a request that the store does not answer."""
 
 
 class Supervision:
@@ -42,6 +44,7 @@ class Supervision:
         """
         self._stuck_s = WRITE_STUCK_S + 4 * write_timeout_s
         self._main_stuck_s = WRITE_STUCK_S + MAIN_REQUESTS * write_timeout_s
+        self._end_s = END_S + write_timeout_s
         self._notifier = notifier or Notifier()
         self._clock_s = clock_s
         self._heard_s = clock_s()
@@ -70,8 +73,8 @@ class Supervision:
         self._notifier.say(READY=1)
 
     def stopping(self) -> None:
-        """Say that it ends."""
-        self._notifier.say(STOPPING=1)
+        """Say that it ends, and how long that may take: more than the unit gives it, if need be."""
+        self._notifier.say(STOPPING=1, EXTEND_TIMEOUT_USEC=round(self._end_s * 1e6))
 
     def waits(self, leader_pid: int | None) -> None:
         """Note that it stands by."""

@@ -140,6 +140,11 @@ class Tally:
             self._store_available = available
             return news
 
+    @property
+    def store_available(self) -> bool:
+        """Whether the store could be had when it was last tried."""
+        return self._store_available
+
     def stats(self, queue_messages: int, oldest_s: float | None) -> Stats:
         """Return all of it.
 

@@ -12,6 +12,9 @@ from fleetmark_protocol.version import __version__
 MAX_LOGGED = 10
 """Versions of one device that the log names: one that has ever new ones must not fill it."""
 
+MAX_KNOWN = 100_000
+"""Devices remembered; beyond it all are forgotten, and named again."""
+
 
 class Refuser:
     """Answers with a refusal: the agent keeps its records; used by one thread at a time."""
@@ -35,7 +38,10 @@ class Refuser:
     def refuse(self, one: Refused) -> None:
         """Count it, log each version of a device once, and answer."""
         self._tally.message_refused()
-        logged = self._logged.setdefault((one.fleet, one.device), set())
+        device = (one.fleet, one.device)
+        if device not in self._logged and len(self._logged) >= MAX_KNOWN:
+            self._logged.clear()
+        logged = self._logged.setdefault(device, set())
         if one.agent_version not in logged and len(logged) < MAX_LOGGED:
             logged.add(one.agent_version)
             self._log.warning(
@@ -45,6 +51,6 @@ class Refuser:
                 reason=one.reason,
                 hint="its records wait on the device; nothing is lost",
             )
-        self._seen([(one.fleet, one.device)])
+        self._seen([device])
         answer = Ack(epoch=one.epoch, ranges=(), collector_version=__version__, refused=one.reason)
         self._publish(topics.topic(one.fleet, one.device, "ack"), codec.encode(answer), False)

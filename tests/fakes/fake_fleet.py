@@ -14,6 +14,7 @@ from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.submit import kept_of
 from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
+from fleetmark_collector.presence import Presence
 from fleetmark_collector.sinks.base import Stored
 from fleetmark_collector.sinks.sqlite import SqliteReader, SqliteSink
 from fleetmark_protocol import codec, topics
@@ -168,6 +169,7 @@ class FakeWorld:
         self.devices = list(devices)
         self.retained: dict[str, bytes] = {}
         self.sent: list[tuple[str, str]] = []
+        self.presence = Presence(lambda: self.now_ns / S)
         self.connected = True
         self.before_clock: Callable[[], None] = lambda: None
         self.state_file = directory / "state.db"
@@ -215,9 +217,17 @@ class FakeWorld:
             self.clock,
             self.patience,
             centre="here",
+            heard=self.presence.heard,
         )
-        self.dispatcher.on_connect()
+        self.connect()
         return self.dispatcher
+
+    def connect(self, *, retained: bool = True) -> None:
+        """Connect to a broker that retains what every device said last, or to one that does not."""
+        self.presence.connected()
+        self.dispatcher.on_connect()
+        for device in self.devices if retained else ():
+            self.presence.note((device.fleet, device.device), retained=True)
 
     def submit(self, campaign_id: str = "c1", text: str = CAMPAIGN) -> list[str]:
         campaign = make_campaign(self.directory, text)

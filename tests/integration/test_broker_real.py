@@ -214,6 +214,30 @@ def test_the_bus_waits_for_a_broker_that_comes_late_and_for_one_that_comes_back(
     assert [topic for topic, _ in got] == ["t/me", "t/me"]
 
 
+def test_the_bus_gets_again_what_is_retained_when_it_asks_and_hears_of_a_loss(tmp_path, embedded):
+    broker = Broker(tmp_path, embedded=embedded)
+    broker.start()
+    bus = Bus(BrokerSettings(port=broker.port), "test-bus")
+    got: list[tuple[str, bool]] = []
+    losses: list[int] = []
+    bus.subscribe("t/#", lambda topic, payload, retained: got.append((topic, retained)))
+    bus.on_disconnect(lambda: losses.append(1))
+    bus.ask_again("t/#")
+    bus.start()
+    try:
+        wait_for(lambda: bus.connected, 60, what="a connection")
+        bus.publish("t/me", b"x", retain=True)
+        wait_for(lambda: got == [("t/me", False)], what="the echo")
+        bus.ask_again("t/#")
+        wait_for(lambda: got == [("t/me", False), ("t/me", True)], what="the same again")
+        losses.clear()
+        broker.kill()
+        wait_for(lambda: losses, what="the loss to be told")
+    finally:
+        bus.stop()
+        broker.kill()
+
+
 @pytest.fixture
 def guarded(tmp_path):
     """Start a Mosquitto with passwords; return its port and a way to connect as somebody."""

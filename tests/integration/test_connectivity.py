@@ -1,7 +1,9 @@
 """The doctor on the way to a real broker with TLS and rules: it names the step that fails."""
 
+import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -53,37 +55,53 @@ def test_a_device_that_is_known_may_come_and_speak(centre, tmp_path):
 
 
 def test_the_wrong_ca_is_told_from_a_wrong_name(centre, tmp_path):
-    openssl(
-        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *("-subj", "/CN=another CA", "-days", 2),
-        *("-keyout", tmp_path / "other.key", "-out", tmp_path / "other.crt"),
-    )
-    wrong_ca = the_bad_one(settings_for(centre, tmp_path, ca_file=tmp_path / "other.crt"))
+    wrong_ca = the_bad_one(settings_for(centre, tmp_path, ca_file=another_ca(tmp_path)))
     assert "is not the CA that signed the broker's certificate" in wrong_ca.hint
     wrong_name = the_bad_one(settings_for(centre, tmp_path, host="127.1"))
     assert "broker.host must be one of the certificate's names" in wrong_name.hint
 
 
-def test_who_runs_says_it_as_clearly_and_keeps_trying(centre, tmp_path, capsys):
-    """The collector and the agent against another CA's broker, and a name that is not its own."""
-    (tmp_path / "other.crt").write_bytes(another_ca(tmp_path).read_bytes())
-    wrong_ca = settings_for(centre, tmp_path, ca_file=tmp_path / "other.crt")
-    wrong_name = settings_for(centre, tmp_path, host="127.1")
-    agent = start_agent(
-        wrong_ca,
-        tmp_path,
-        FLEETMARK_BROKER__HOST="localhost",
-        FLEETMARK_BROKER__CA_FILE=str(tmp_path / "other.crt"),
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("ca", "is not the CA that signed the broker's certificate"),
+        ("name", "broker.host must be one of the certificate's names; '127.1' is none"),
+        ("date", "the broker needs a new certificate, unless the clock is wrong"),
+    ],
+    ids=["ca", "name", "date"],
+)
+def test_who_runs_says_it_as_clearly_and_keeps_trying(centre, tmp_path, wrong, said):
+    if wrong == "date":
+        expire(centre, tmp_path)
+    changed = {"ca": {"ca_file": another_ca(tmp_path)}, "name": {"host": "127.1"}}
+    settings = settings_for(centre, tmp_path, **changed.get(wrong, {}))
+    names = ("host", "port", "ca_file", "username", "password_file")
+    env = {f"FLEETMARK_BROKER__{one.upper()}": str(getattr(settings.broker, one)) for one in names}
+    agent = start_agent(settings, tmp_path, **env)
+    collector = fleetmark(
+        *("collect", "--data-dir", tmp_path / "data"), log=tmp_path / "collector.log", env=env
     )
     try:
-        wait_for(lambda: "is not the CA that signed" in agent.output())
-        assert "must be one of the certificate's names" in said_by_collector(wrong_name, capsys)
-        assert "is not the CA that signed" in said_by_collector(wrong_ca, capsys)
-        assert agent.process.poll() is None
-        assert "Traceback" not in agent.output()
-        assert agent.output().count("broker_unreachable") == 1
+        doctor = subprocess.run(
+            [sys.executable, "-m", "fleetmark_agent", "doctor"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, **env, "FLEETMARK_STATE_DIR": str(tmp_path / "doctor")},
+        )
+        assert doctor.returncode == 1
+        bad, hint = doctor.stdout.split("\n bad  ", 1)[1].splitlines()[:2]
+        assert bad.startswith(f"broker {settings.broker.host}:{centre.port}")
+        assert said in hint
+        for one in (agent, collector):
+            wait_for(lambda one=one: said in one.output(), what=said)
     finally:
-        assert agent.end(signal.SIGTERM) == 0
+        ends = agent.end(signal.SIGTERM), collector.end(signal.SIGTERM)
+    # They went on until they were told to stop, and had told it once.
+    assert ends == (0, 0)
+    for one in (agent, collector):
+        assert "Traceback" not in one.output()
+        assert one.output().count("broker_unreachable") == 1
 
 
 def another_ca(directory):
@@ -93,6 +111,22 @@ def another_ca(directory):
         *("-keyout", directory / "another.key", "-out", directory / "another.crt"),
     )
     return directory / "another.crt"
+
+
+def expire(centre, tmp_path):
+    """Have the broker show a certificate that ended yesterday."""
+    keep, request, expired = centre.keep, tmp_path / "request", tmp_path / "expired.crt"
+    openssl(
+        *("req", "-new", "-key", keep / "broker" / "server.key", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=DNS:localhost", "-out", request),
+    )
+    openssl(
+        *("x509", "-req", "-in", request, "-days", -1, "-copy_extensions", "copy"),
+        *("-CA", keep / "ca.crt", "-CAkey", keep / "ca.key", "-CAcreateserial", "-out", expired),
+    )
+    centre.stop()
+    (keep / "broker" / "server.crt").write_bytes(expired.read_bytes())
+    centre.start()
 
 
 def said_by_collector(settings, capsys):
@@ -144,19 +178,7 @@ def test_a_broker_that_does_not_take_our_certificate_is_told_from_one_that_is_no
 
 
 def test_a_certificate_that_has_expired_puts_the_clock_in_question(centre, tmp_path):
-    keep = centre.keep
-    request, expired = tmp_path / "request", tmp_path / "expired.crt"
-    openssl(
-        *("req", "-new", "-key", keep / "broker" / "server.key", "-subj", "/CN=localhost"),
-        *("-addext", "subjectAltName=DNS:localhost", "-out", request),
-    )
-    openssl(
-        *("x509", "-req", "-in", request, "-days", -1, "-copy_extensions", "copy"),
-        *("-CA", keep / "ca.crt", "-CAkey", keep / "ca.key", "-CAcreateserial", "-out", expired),
-    )
-    centre.stop()
-    (keep / "broker" / "server.crt").write_bytes(expired.read_bytes())
-    centre.start()
+    expire(centre, tmp_path)
     finding = the_bad_one(settings_for(centre, tmp_path))
     assert "expired" in finding.what
     assert "this machine's clock says" in finding.hint

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fakes.fake_sysfs import FakeSysfs
 from fleetmark_agent.cli.main import app
 from servers import MOSQUITTO, free_port, wait_for
 
@@ -29,6 +31,31 @@ def test_a_device_that_has_all_it_needs_is_well(doctor, mosquitto):
     assert done.exit_code == 0, done.output
     assert f"  ok  broker 127.0.0.1:{mosquitto.port} accepts us" in done.stdout
     assert " bad  " not in done.stdout
+
+
+def test_a_counter_of_energy_that_we_may_not_read_is_a_warning_and_no_failure(
+    doctor, mosquitto, tmp_path, monkeypatch
+):
+    sysfs = FakeSysfs(tmp_path / "machine")
+    counter = sysfs.rapl("0", "package-0", 1_000_000)
+    monkeypatch.setenv("FLEETMARK_TELEMETRY__SENSOR_ROOT", str(sysfs.root))
+    real = Path.read_text
+
+    # Root may read everything, so the kernel's refusal is played.
+    def refusing(path, *how, **more):
+        if path == counter:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *how, **more)
+
+    monkeypatch.setattr(Path, "read_text", refusing)
+    done = doctor(mosquitto.port)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    (at,) = (
+        number for number, line in enumerate(lines) if f"not allowed to read {counter}" in line
+    )
+    assert lines[at].startswith("warn  sensor power: ")
+    assert "chgrp GROUP FILE && chmod 440 FILE" in lines[at + 1]
 
 
 def test_an_agent_beside_the_doctor_is_named_and_goes_on(doctor, mosquitto, tmp_path):

@@ -10,15 +10,19 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from fleetmark_agent import parts
+from fleetmark_agent.backends import registry
 from fleetmark_agent.brokerclient import try_broker
 from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.database import Database
+from fleetmark_agent.gate import machine_lock
 from fleetmark_agent.inventory import hardware, make_inventory
 from fleetmark_agent.link import Link
 from fleetmark_agent.outbox import Outbox
 from fleetmark_protocol import codec, topics
 from fleetmark_protocol.errors import StoreUnavailable
-from fleetmark_protocol.messages import Ack, Assignment, Status
+from fleetmark_protocol.jobs import JobState
+from fleetmark_protocol.messages import Ack, Assignment, Inventory, Status
 from fleetmark_protocol.records import EventRecord
 from fleetmark_protocol.version import __version__
 from servers import wait_for
@@ -278,3 +282,26 @@ def test_the_doctor_tells_a_broker_that_takes_us_from_one_that_is_not_there(agen
     mosquitto.kill()
     with pytest.raises(StoreUnavailable, match="refused"):
         try_broker(agent.settings)
+
+
+def test_a_job_that_waits_for_the_machine_is_listed_without_a_look_at_the_engines(
+    tmp_path, mosquitto, centre, monkeypatch
+):
+    probes, probe = [], registry.probe
+    monkeypatch.setattr(registry, "probe", lambda *given: probes.append(1) or probe(*given))
+    settings = AgentSettings(
+        device_id="d1",
+        state_dir=tmp_path / "state",
+        broker={"host": "127.0.0.1", "port": mosquitto.port},
+        runner={"lock_file": tmp_path / "lock"},
+    )
+    with machine_lock(tmp_path / "lock", lambda: False, lambda: None):
+        running = parts.start(settings)
+        try:
+            assert codec.decode(Inventory, centre.inventory.get(timeout=30)).jobs == ()
+            centre.publish("jobs", codec.encode(assignment()), "c.d1.000")
+            (known,) = codec.decode(Inventory, centre.inventory.get(timeout=30)).jobs
+            assert (known.job_id, known.state) == ("c.d1.000", JobState.QUEUED)
+            assert len(probes) == 1
+        finally:
+            running.stop()

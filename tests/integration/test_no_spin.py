@@ -1,6 +1,7 @@
 """Whatever is wrong with the way to the broker: agent and collector keep trying, but rarely."""
 
 import contextlib
+import json
 import random
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from fleetmark_agent.config import AgentSettings
 from fleetmark_agent.database import Database
 from fleetmark_agent.link import Link
 from fleetmark_agent.outbox import Outbox
-from fleetmark_collector.mqtt import Bus
+from fleetmark_collector.mqtt import LOST_AGAIN, Bus
 from fleetmark_protocol.ids import new_uuid
 from fleetmark_protocol.messages import Status
 from fleetmark_protocol.settings import BrokerSettings
@@ -29,8 +30,14 @@ pytestmark = pytest.mark.integration
 LOOK_S = 8.0
 MOST = 5
 """Attempts in `LOOK_S`: at the shortest waits the sixth would come after 0.5 + 1 + 2 + 4 + 8 s."""
+DEVICE_TWICE = "again and again: does another device use this device_id? See `doctor`"
 CPU_S = 4.0
 """What all of them together may use of a core in that time; one that spins uses it all."""
+
+
+def hints(lines, event):
+    """What the log advises, each time that something happened."""
+    return [one["hint"] for one in map(json.loads, lines) if one["event"] == event]
 
 
 @contextlib.contextmanager
@@ -106,7 +113,7 @@ def attempts(monkeypatch):
     return counted
 
 
-def test_neither_agent_nor_collector_spins(tmp_path, attempts):
+def test_neither_agent_nor_collector_spins(tmp_path, attempts, capsys):
     with (
         hangs_up() as rude,
         broker(tmp_path, anonymous=False) as closed,
@@ -128,6 +135,15 @@ def test_neither_agent_nor_collector_spins(tmp_path, attempts):
             time.sleep(max(0.0, begun_s + LOOK_S - time.monotonic()))
             cpu_s = time.process_time() - cpu_s
             found = {name.removeprefix("paho-mqtt-client-"): n for name, n in attempts.items()}
+            lines = []
+
+            def both_have_said_why():
+                lines.extend(capsys.readouterr().err.splitlines())
+                return DEVICE_TWICE in hints(lines, "disconnected") and LOST_AGAIN in hints(
+                    lines, "broker_lost"
+                )
+
+            wait_for(both_have_said_why, 30, "word of a second device, and of a second collector")
         finally:
             with ThreadPoolExecutor(len(running)) as pool:
                 list(pool.map(lambda one: one.stop(), running))
@@ -138,3 +154,6 @@ def test_neither_agent_nor_collector_spins(tmp_path, attempts):
     assert all(number <= MOST for number in found.values()), found
     assert all(2 < number <= 2 * MOST for number in twins.values()), twins
     assert cpu_s < CPU_S
+    # The first time it may be the network.
+    assert hints(lines, "disconnected")[0] == "tried again"
+    assert hints(lines, "broker_lost")[0] == "trying to connect again"

@@ -1,4 +1,4 @@
-"""Agents of other versions on a real broker: near ones work, of far ones both sides say so."""
+"""Agents and collectors of other versions, real broker: near ones work, far ones are refused."""
 
 import json
 import sqlite3
@@ -16,6 +16,8 @@ from servers import Mosquitto, wait_for
 
 pytestmark = pytest.mark.integration
 
+NEIGHBOURS = [*((agent, __version__) for agent in NEAR[1:]), (__version__, NEAR[1])]
+"""Agents one minor version newer and, where there is one, older; a collector that is newer."""
 REASON = f"agent {FAR[0]} and collector {__version__} do not work together"
 
 
@@ -102,6 +104,29 @@ def test_a_far_agent_is_refused_on_both_sides_and_delivers_everything_after_its_
     fleet.assert_each_trial_once(again, 2)
 
 
+def test_a_far_collector_is_refused_on_both_sides_and_nothing_is_lost(fleet):
+    reason = f"agent {__version__} and collector {FAR[0]} do not work together"
+    fleet.start_collector(version=FAR[0])
+    fleet.start_agent("pi", "[telemetry]\ninterval_s = 0.2\n")
+    wait_for(lambda: "collector_refuses_records" in fleet.log("pi"), 20, "the agent's message")
+    wait_for(lambda: "agent_refused" in fleet.log("collector"), 20, "the collector's message")
+    assert reason in fleet.log("pi")
+    assert reason in fleet.log("collector")
+    said = agent_command("status", "--state-dir", str(fleet.state_dir("pi")))
+    assert said.returncode == 1
+    assert f"refuses      {reason}" in said.stdout, said.stdout
+    assert stored(fleet) == set()
+    kept = waiting(fleet)
+    assert len(kept) > 5
+    assert kept == set(range(1, max(kept) + 1))
+
+    fleet.kill("collector", 15)
+    fleet.start_collector()
+    wait_for(lambda: kept <= stored(fleet), 30, "all that was kept in the store")
+    assert not (fleet.data_dir / "dead_letters.jsonl").exists()
+    assert "collector_takes_records" in fleet.log("pi")
+
+
 def test_the_doctor_on_a_far_device_says_that_the_version_is_why_it_does_not_show_up(fleet):
     fleet.start_collector()
     wait_for(lambda: "collector_started" in fleet.log("collector"), 20, "the collector")
@@ -123,13 +148,16 @@ def test_the_doctor_on_a_far_device_says_that_the_version_is_why_it_does_not_sho
     assert f"a collector, version {__version__}, takes our records" in found[__version__]
 
 
-def test_an_agent_one_minor_version_newer_runs_campaigns_like_any_other(fleet):
-    fleet.start_collector()
-    fleet.start_agent("pi", version=NEAR[1])
+@pytest.mark.parametrize(("agent", "collector"), NEIGHBOURS)
+def test_one_minor_version_apart_runs_campaigns_like_any_other(fleet, agent, collector):
+    fleet.start_collector(version=collector)
+    fleet.start_agent("pi", version=agent)
     fleet.wait_for_devices("pi")
     campaign_id = fleet.submit(fleet.write_campaign(repetitions=2))
     assert fleet.wait_for_end(campaign_id) == "SUCCEEDED"
     fleet.assert_each_trial_once(campaign_id, 3)
     assert "refuse" not in fleet.log("pi") + fleet.log("collector")
     (described,) = json.loads(fleet.cli("devices", "--json").stdout)
-    assert (described["agent_version"], described["version_problem"]) == (NEAR[1], None)
+    assert (described["agent_version"], described["version_problem"]) == (agent, None)
+    said = agent_command("status", "--state-dir", str(fleet.state_dir("pi")))
+    assert f"collector    {collector}" in said.stdout

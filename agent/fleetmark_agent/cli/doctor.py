@@ -54,6 +54,7 @@ def examine(settings: "AgentSettings") -> Iterator[Finding]:
     yield from _backends(settings)
     yield from _models(settings)
     yield from _sensors(settings)
+    yield from _memory_limits(settings.telemetry.sensor_root)
 
 
 def _state(settings: "AgentSettings") -> Iterator[Finding]:
@@ -259,3 +260,29 @@ def _sensors(settings: "AgentSettings") -> Iterator[Finding]:
         else:
             text = f"sensor {sensor.name}: {status.reason} (absent, not 0)"
             yield Finding("warn", text, status.hint)
+
+
+def _memory_limits(root: Path) -> Iterator[Finding]:
+    """Say where the service's MemoryMax and MemorySwapMax do nothing, as on Raspberry Pi OS."""
+    file = root / "sys/fs/cgroup/cgroup.controllers"
+    until_then = "until then set runner.max_backend_bytes"
+    try:
+        controllers = file.read_text("ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding(
+            "warn",
+            f"MemoryMax and MemorySwapMax of a service may not hold: {file}:"
+            f" {getattr(error, 'strerror', None) or 'not text'}",
+            "boot with unified cgroups (kernel's command line: systemd.unified_cgroup_hierarchy=1"
+            f" cgroup_enable=memory cgroup_memory=1); {until_then}",
+        )
+        return
+    if "memory" in controllers:
+        yield Finding("ok", "the kernel counts memory by groups: limits of a service hold")
+        return
+    yield Finding(
+        "warn",
+        f"MemoryMax and MemorySwapMax of a service do not hold: no `memory` in {file}",
+        "add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line (Raspberry Pi:"
+        f" the one line of /boot/firmware/cmdline.txt) and reboot; {until_then}",
+    )

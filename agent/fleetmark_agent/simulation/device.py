@@ -162,7 +162,7 @@ class Device:
                 data={"boot_id": self._boot_id, "simulated": True},
             )
         )
-        self._talk.inventory = self._inventory()
+        self._talk.announce(self._inventory())
         self._runner.start()
         self._connection.open()
         if self._coming_and_going:

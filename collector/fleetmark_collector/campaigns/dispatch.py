@@ -7,7 +7,7 @@ be missed: after a crash the next tick sees the same levels and goes on.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from fleetmark_collector.campaigns.abort import ended_devices
@@ -19,7 +19,7 @@ from fleetmark_collector.campaigns.joining import Joining
 from fleetmark_collector.campaigns.patience import NS, PATIENCE, Arrivals, Patience
 from fleetmark_collector.campaigns.reports import failure_of
 from fleetmark_collector.campaigns.roles import DeviceKey, KnownDevice, Publish, Registry
-from fleetmark_collector.campaigns.skew import HEARD_NS, has_taken, mismatch
+from fleetmark_collector.campaigns.skew import has_taken, mismatch
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.steering import recall_job, stop_for_window
 from fleetmark_collector.campaigns.stopping import out_of_time, stopped
@@ -49,6 +49,7 @@ class Dispatcher:
         patience: Patience = PATIENCE,
         fence: Fence | None = None,
         centre: str | None = None,
+        heard: Callable[[], Collection[DeviceKey]] = tuple,
     ) -> None:
         """Open the campaigns.
 
@@ -61,18 +62,19 @@ class Dispatcher:
             patience: when to give up waiting.
             fence: see `sqlitefile.Fence`.
             centre: see `announcer.Announcer`.
+            heard: says whose status is of now; that of others may be of before an upgrade.
 
         Raises:
             StoreError: the state file cannot be used.
         """
         self._store = CampaignStore(state_file, clock, fence)
         self._registry = registry
+        self._heard = heard
         self._clock = clock
         self._patience = patience
         self._log = logs.get("dispatch")
         self._reconnected = threading.Event()
         self._connected_ns = clock()
-        self._ever_connected = False
         # What was cleared since then is to be cleared again; None if nothing is.
         self._clear_since_ns: int | None = None
         self._apart = Apart("dispatch")
@@ -100,7 +102,8 @@ class Dispatcher:
             since_ns = min(self._connected_ns, now - RECENT_NS)
             self._clear_since_ns = min(since_ns, self._clear_since_ns or since_ns)
             self._connected_ns = now
-            self._ever_connected = True
+        # Before the statuses are read: one that comes in between is looked at in the next tick.
+        heard = self._heard()
         devices = {(one.fleet, one.device): one for one in self._registry.list()}
         ended_there: set[str] = set()
         campaigns = self._store.recent(now - RECENT_NS, self._apart)
@@ -120,7 +123,7 @@ class Dispatcher:
         for key, device in devices.items():
             with self._apart.keep():
                 self._announcer.withdraw(key, device)
-        self._send(devices, ended_there, now)
+        self._send(devices, heard, ended_there, now)
 
     def close(self) -> None:
         """Release the campaigns."""
@@ -154,7 +157,11 @@ class Dispatcher:
     # --- to the devices ------------------------------------------------------------------------
 
     def _send(
-        self, devices: Mapping[DeviceKey, KnownDevice], ended_there: set[str], now: int
+        self,
+        devices: Mapping[DeviceKey, KnownDevice],
+        heard: Collection[DeviceKey],
+        ended_there: set[str],
+        now: int,
     ) -> None:
         """Say what is desired of each job that was sent, and send each idle device its next one."""
         busy: set[DeviceKey] = set()
@@ -162,7 +169,7 @@ class Dispatcher:
         # Read again: what was taken in above, and what a command has changed meanwhile, counts.
         for campaign in self._store.recent(now, self._apart):
             with self._apart.keep():
-                waiting += self._hold_all(campaign, devices, ended_there, busy, now)
+                waiting += self._hold_all(campaign, devices, heard, ended_there, busy, now)
         for job, turns in waiting:
             key = (job.fleet, job.device)
             with self._apart.keep():
@@ -178,6 +185,7 @@ class Dispatcher:
         self,
         campaign: CampaignRow,
         devices: Mapping[DeviceKey, KnownDevice],
+        heard: Collection[DeviceKey],
         ended_there: set[str],
         busy: set[DeviceKey],
         now: int,
@@ -196,7 +204,7 @@ class Dispatcher:
             if job.state.terminal:
                 continue
             key = (job.fleet, job.device)
-            if self._rejects(campaign, job, turns, devices.get(key), now):
+            if key in heard and self._rejects(campaign, job, turns, devices.get(key)):
                 continue
             if is_out(job) and job.job_id not in ended_there:
                 job = self._hold(campaign, job, turns, devices.get(key), now)
@@ -211,12 +219,7 @@ class Dispatcher:
         return waiting
 
     def _rejects(
-        self,
-        campaign: CampaignRow,
-        job: JobRow,
-        turns: Turns,
-        device: KnownDevice | None,
-        now: int,
+        self, campaign: CampaignRow, job: JobRow, turns: Turns, device: KnownDevice | None
     ) -> bool:
         """End a job that its device would refuse without being heard; return whether it does.
 
@@ -228,8 +231,6 @@ class Dispatcher:
         reason = mismatch(device)
         stops = campaign.stop_reason is not None or job.stop_reason is not None
         if reason is None or stops or has_taken(device, job):
-            return False
-        if not self._ever_connected or now - self._connected_ns < HEARD_NS:
             return False
         if not is_out(job) and turns.wait(job) is not None:
             return False

@@ -1,12 +1,8 @@
 """Which devices' agents are of a version that does not go with ours: jobs are not sent there."""
 
-from fleetmark_collector.campaigns.patience import NS
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.tables import JobRow
 from fleetmark_protocol.version import __version__, objection
-
-HEARD_NS = 10 * NS
-"""After a connect all retained statuses come again; before that, what is known may be old."""
 
 
 def mismatch(device: KnownDevice | None) -> str | None:

@@ -76,18 +76,23 @@ class Ssh:
             limit_s: killed after so long.
 
         Raises:
-            FleetmarkError: no way there, no rights there, or the script failed.
+            FleetmarkError: no way there, no rights there, or the script failed; or ssh cannot be
+                started here.
         """
         command = f"sh -c {shlex.quote(_AS_ROOT)} fleetmark {shlex.quote(script)}"
         options = [word for name, value in _OPTIONS.items() for word in ("-o", f"{name}={value}")]
         config = [] if self.config is None else ["-F", str(self.config)]
-        with _opened(given) as source:
-            process = await asyncio.create_subprocess_exec(
-                *(self.program, *config, *options, "--", destination, command),
-                stdin=source,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
+        try:
+            with _opened(given) as source:
+                process = await asyncio.create_subprocess_exec(
+                    *(self.program, *config, *options, "--", destination, command),
+                    stdin=source,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+        except OSError as error:
+            # Of this device alone: others may have what they need already.
+            raise FleetmarkError(f"here, not on the device: {error}") from error
         try:
             async with asyncio.timeout(limit_s):
                 out, errors, _ = await asyncio.gather(

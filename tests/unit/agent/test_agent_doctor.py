@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fakes.fake_model import write_model
+from fakes.fake_sysfs import raspberry_pi
 from fleetmark_agent import statelock
 from fleetmark_agent.cli import doctor
 from fleetmark_agent.cli.doctor import LONG_BACKLOG, examine
@@ -242,6 +243,34 @@ def test_a_sensor_that_the_machine_lacks_is_a_warning_that_says_absent(settings,
     lacking = {one.what.split()[1]: one for one in every if "(absent, not 0)" in one.what}
     assert {"thermal:", "frequency:"} <= lacking.keys()
     assert {one.level for one in lacking.values()} == {"warn"}
+
+
+@pytest.mark.parametrize("controllers", ["cpuset cpu io pids\n", "cpu hugetlb memory2\n", ""])
+def test_a_kernel_that_does_not_count_memory_by_groups_is_a_warning_with_the_cure(
+    settings, tmp_path, controllers
+):
+    pi = raspberry_pi(tmp_path / "pi")
+    pi.write("sys/fs/cgroup/cgroup.controllers", controllers)
+    finding = found(settings(telemetry={"sensor_root": pi.root}), "MemoryMax")
+    assert (finding.level, "do not hold" in finding.what) == ("warn", True)
+    assert "cgroup_enable=memory cgroup_memory=1" in finding.hint
+    assert "/boot/firmware/cmdline.txt" in finding.hint
+
+
+def test_a_kernel_without_unified_groups_is_a_warning_that_says_what_to_boot_with(
+    settings, tmp_path
+):
+    pi = raspberry_pi(tmp_path / "pi")
+    finding = found(settings(telemetry={"sensor_root": pi.root}), "MemoryMax")
+    assert (finding.level, "No such file" in finding.what) == ("warn", True)
+    assert "unified_cgroup_hierarchy=1" in finding.hint
+
+
+def test_limits_of_a_service_hold_where_the_kernel_counts_memory_by_groups(settings, tmp_path):
+    pi = raspberry_pi(tmp_path / "pi")
+    pi.write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n")
+    finding = found(settings(telemetry={"sensor_root": pi.root}), "memory by groups")
+    assert (finding.level, finding.hint) == ("ok", None)
 
 
 def test_the_command_fails_when_something_is_bad_and_prints_each_finding(tmp_path):

@@ -1,6 +1,7 @@
 """Which assignments an agent goes by, and what it says of those it refuses."""
 
 import json
+import sys
 
 import pytest
 
@@ -54,6 +55,30 @@ def test_a_job_that_cannot_be_read_is_refused_with_what_is_wrong_with_it():
     assert isinstance(found, RefusedJob)
     assert isinstance(found.problem, ContractError)
     assert "workloads.0.kind" in found.problem.message
+
+
+def test_a_job_with_a_number_that_python_does_not_read_is_refused_by_its_name():
+    most = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    try:
+        found = read(payload().replace(b'"backend"', b'"new": ' + b"9" * 700 + b', "backend"'))
+    finally:
+        sys.set_int_max_str_digits(most)
+    assert isinstance(found, RefusedJob)
+    assert isinstance(found.problem, ContractError)
+    assert "the job cannot be read: Exceeds the limit" in found.problem.message
+    assert found.job.job_id == "c.d.001"
+
+
+def test_a_job_too_deep_for_python_is_refused_by_its_name(monkeypatch):
+    # How deep that is depends on what called; the message's own reader takes less by itself.
+    def loads(_):
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("fleetmark_agent.assignments.json.loads", loads)
+    found = read(payload())
+    assert isinstance(found, RefusedJob)
+    assert found.problem.message == "the job cannot be read: too deep"
 
 
 def test_of_a_collector_too_far_away_the_version_is_the_reason_even_if_nothing_can_be_read():

@@ -11,7 +11,7 @@ from fleetmark_agent import hush
 from fleetmark_agent.conversation import TELEMETRY_DELAY_S
 from fleetmark_agent.inventory import hardware, make_inventory
 from fleetmark_agent.resend import ACK_TIMEOUT_S
-from fleetmark_agent.wishes import MAX_WAITING, RETRY_S
+from fleetmark_agent.wishes import MAX_WAITING, MAX_WAITING_BYTES, RETRY_S
 from fleetmark_protocol import codec
 from fleetmark_protocol.messages import Inventory, Status
 
@@ -22,7 +22,7 @@ def device(tmp_path):
 
 
 def test_it_greets_with_its_birth_then_its_inventory_and_both_are_retained(device):
-    device.talk.inventory = make_inventory(
+    inventory = make_inventory(
         settings=device.settings,
         boot_id=BOOT,
         time_ns=1,
@@ -32,6 +32,7 @@ def test_it_greets_with_its_birth_then_its_inventory_and_both_are_retained(devic
         sensors=(),
         jobs=(),
     )
+    device.talk.announce(inventory)
     device.talk.greet()
     assert [(channel, retain) for channel, _, retain in device.said] == [
         ("status", True),
@@ -367,3 +368,31 @@ def test_only_so_many_wishes_wait_and_of_the_others_the_log_tells(device, capsys
     device.time.now_s += RETRY_S
     device.talk.turn()
     assert len(device.taken) == MAX_WAITING
+
+
+def test_wishes_that_wait_are_bounded_by_what_they_come_to_not_only_by_their_number(device, capsys):
+    device.room = False
+    work = {"name": "w", "kind": "single", "prompts": ["x" * 90_000] * 10}
+    large, over = {"workloads": [work]}, MAX_WAITING_BYTES // 900_000
+    for number in range(over + 3):
+        device.wish(number, "run", **large)
+    assert capsys.readouterr().err.count("message_refused") == 3
+    device.wish(0, "cancel", **large)
+    device.wish(1)
+    device.room = True
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    assert len(device.taken) == over
+    assert device.taken[:2] == [("c.d1.000", "cancel"), ("c.d1.001", "withdrawn")]
+
+
+def test_of_a_wish_too_large_to_wait_no_older_one_has_the_last_word(device, monkeypatch):
+    monkeypatch.setattr("fleetmark_agent.wishes.MAX_WAITING_BYTES", 1000)
+    device.room = False
+    device.wish(1, "run")
+    work = {"name": "w", "kind": "single", "prompts": ["x" * 1000]}
+    device.wish(1, "cancel", workloads=[work])
+    device.room = True
+    device.time.now_s += RETRY_S
+    device.talk.turn()
+    assert device.taken == []

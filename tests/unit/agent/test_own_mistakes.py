@@ -9,6 +9,7 @@ import pytest
 from conversing import BOOT, Device
 from fleetmark_agent import parts, wishes
 from fleetmark_agent.config import AgentSettings
+from fleetmark_agent.database import Database
 from fleetmark_agent.link import Link
 from fleetmark_agent.service import _Service
 from fleetmark_agent.standing import LastProblem
@@ -48,6 +49,36 @@ def test_new_settings_that_stumble_over_a_mistake_of_ours_are_refused(
         assert "settings_refused" in capsys.readouterr().err
     finally:
         service._parts.stop()
+
+
+@pytest.mark.parametrize("part", ["Link", "ModelStore.from_settings", "Link.start", "Runner.start"])
+def test_of_an_agent_whose_start_breaks_nothing_goes_on(tmp_path, monkeypatch, part):
+    def broken(*_, **__):
+        raise RuntimeError("a mistake")
+
+    closed, before = [], set(threading.enumerate())
+    close = Database.close
+    monkeypatch.setattr(Database, "close", lambda self: closed.append(1) or close(self))
+    monkeypatch.setattr(f"fleetmark_agent.parts.{part}", broken)
+    broker = BrokerSettings(port=free_port())
+    with pytest.raises(RuntimeError, match="a mistake"):
+        parts.start(AgentSettings(device_id="d1", state_dir=tmp_path, broker=broker))
+    assert closed == [1]
+    assert set(threading.enumerate()) <= before
+
+
+def test_the_parts_are_stopped_although_one_of_them_breaks(tmp_path, monkeypatch):
+    def broken(_):
+        raise RuntimeError("a mistake")
+
+    before = set(threading.enumerate())
+    broker = BrokerSettings(port=free_port())
+    agent = parts.start(AgentSettings(device_id="d1", state_dir=tmp_path, broker=broker))
+    agent.runner.stop()
+    monkeypatch.setattr("fleetmark_agent.parts.Runner.stop", broken)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        agent.stop()
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_sender_outlives_a_turn_that_breaks(tmp_path, monkeypatch, device, capsys):

@@ -31,6 +31,7 @@ FLEET = [
 BEYOND_A_SCHEMA = {
     "blocks_without_order",
     "context_too_small",
+    "costs_too_much",
     "exclude_matches_nothing",
     "exclude_misspelled",
     "include_makes_a_cell_twice",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from besieged import Centre
-from collected import EPOCH, data, telemetry
+from collected import BOOT, EPOCH, data, telemetry
 from fleetmark_collector.culprits import (
     ALLOWED_BYTES,
     FLEETS_S,
@@ -14,7 +14,9 @@ from fleetmark_collector.culprits import (
     PAUSE_S,
     Culprits,
 )
-from fleetmark_protocol import logs
+from fleetmark_protocol import codec, logs
+from fleetmark_protocol.errors import StoreUnavailable
+from fleetmark_protocol.messages import Status
 
 EVIL = "fleetmark/v1/lab/evil"
 GOOD = "fleetmark/v1/lab/good"
@@ -56,7 +58,8 @@ def test_a_pause_ends_and_what_was_counted_before_it_is_forgotten():
 def test_a_name_is_taken_up_in_more_fleets_hour_by_hour_and_each_hour_it_is_told(capsys):
     logs.configure("info", "json")
     now_s = 0.0
-    culprits = Culprits(lambda: now_s, known=[("old", "pi")])
+    culprits = Culprits(lambda: now_s)
+    culprits.learn([("old", "pi")])
 
     def heard():
         return [n for n in range(30) if not culprits.ignored((f"f{n}", "pi"))]
@@ -71,6 +74,64 @@ def test_a_name_is_taken_up_in_more_fleets_hour_by_hour_and_each_hour_it_is_told
     now_s = FLEETS_S
     assert heard() == list(range(2 * MAX_FLEETS)), "whoever was heard stays heard"
     assert told() == ["too_many_fleets"]
+
+
+def test_what_was_not_listened_to_of_a_device_in_many_fleets_is_asked_for_again(centre):
+    fleets = [f"f{number:02d}" for number in range(2 * MAX_FLEETS)]
+    status = codec.encode(Status(online=True, boot_id=BOOT, agent_version="1", started_ns=1))
+
+    def all_say():
+        for fleet in fleets:
+            centre.say(f"fleetmark/v1/{fleet}/pi/status", status, retained=True)
+
+    centre.look_after()
+    all_say()
+    centre.look_after()
+    assert [one.fleet for one in centre.registry.list()] == fleets[:MAX_FLEETS]
+    centre.time.now_s += FLEETS_S - 1
+    centre.look_after()
+    assert centre.asked_again == 0, "they would not be listened to"
+    centre.time.now_s += 1
+    centre.look_after()
+    centre.look_after()
+    assert centre.asked_again == 1
+    all_say()
+    assert [one.fleet for one in centre.registry.list()] == fleets
+    centre.time.now_s += 2 * FLEETS_S
+    centre.look_after()
+    assert centre.asked_again == 1, "nobody was missed"
+
+
+def test_what_a_device_says_of_itself_while_it_is_ignored_is_asked_for_again(centre):
+    centre.look_after()
+    for _ in range(ALLOWED_BYTES // LEAST_BYTES + 1):
+        centre.say(f"{EVIL}/status", b"nonsense")
+    centre.online("evil")
+    centre.time.now_s += FLEETS_S
+    centre.look_after()
+    assert centre.asked_again == 1
+
+
+def test_a_registry_that_cannot_be_read_at_first_is_read_later_and_nobody_stays_new(
+    centre, monkeypatch
+):
+    fleets = [f"f{number:02d}" for number in range(2 * MAX_FLEETS)]
+    centre.registry.seen((fleet, "pi") for fleet in fleets)
+    centre.registry.flush()
+
+    def away():
+        raise StoreUnavailable("locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(centre.registry, "list", away)
+        centre.look_after()
+        heard = [not centre.culprits.ignored((fleet, "pi"), "self") for fleet in fleets]
+        assert sum(heard) == MAX_FLEETS
+        centre.look_after()
+        assert centre.asked_again == 0
+    centre.look_after()
+    assert not any(centre.culprits.ignored((fleet, "pi"), "self") for fleet in fleets)
+    assert centre.asked_again == 1, "at once: those missed were known"
 
 
 def test_what_a_muted_device_says_of_itself_is_heard(centre):

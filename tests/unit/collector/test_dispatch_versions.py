@@ -3,15 +3,15 @@
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, EPOCH, FakeDevice, make_campaign, make_inventory
+from fleetmark_collector import presence
 from fleetmark_collector.campaigns.plan import make_plan
-from fleetmark_collector.campaigns.skew import HEARD_NS
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.messages import KnownJob, Status
 from fleetmark_protocol.version import __version__
 from recordedwire import FAR, NEAR
 
 J = JobState
-HEARD_S = HEARD_NS / 10**9
+RETAINED_S = int(presence.RETAINED_S)
 
 
 def status(version):
@@ -29,7 +29,7 @@ def test_jobs_of_a_device_too_far_away_are_rejected_with_a_reason_and_others_run
     far, near = Deaf("pi-1", status=status(FAR[0])), FakeDevice("pi-2", status=status(NEAR[1]))
     world = make_world(far, near)
     ids = world.submit()
-    for _ in range(60):
+    for _ in range(RETAINED_S + 60):
         world.step()
     states = world.states()
     assert {states[one] for one in ids if ".pi-1." in one} == {J.REJECTED}
@@ -42,28 +42,45 @@ def test_jobs_of_a_device_too_far_away_are_rejected_with_a_reason_and_others_run
     assert world.retained == {}
 
 
-def test_nobody_is_rejected_before_the_statuses_of_a_new_connection_have_come(make_world):
-    """After a common upgrade the state file still tells the versions of before."""
+@pytest.mark.parametrize("retained", [True, False])
+def test_nobody_is_rejected_for_what_was_said_before_a_common_restart(make_world, retained):
+    """State file and broker may tell the version of before; the agent comes back by and by."""
     device = FakeDevice("pi-1", status=status(FAR[0]))
     world = make_world(device)
+    world.connect(retained=retained)
     world.submit()
-    world.step(HEARD_S / 2)
+    for _ in range(2 * RETAINED_S if not retained else RETAINED_S - 1):
+        world.step()
+    assert J.REJECTED not in world.states().values()
     device.status = status(__version__)
-    for _ in range(60):
+    world.presence.note(("lab", "pi-1"), retained=False)
+    for _ in range(RETAINED_S + 60):
         world.step()
     assert set(world.states().values()) == {J.SUCCEEDED}
 
 
-def test_nobody_is_rejected_before_there_has_been_a_connection(make_world):
+def test_whoever_says_now_that_it_is_too_far_away_is_rejected_without_a_wait(make_world):
     world = make_world(Deaf("pi-1", status=status(FAR[0])))
-    world.dispatcher._reconnected.clear()
+    world.connect(retained=False)
+    world.submit()
+    world.step()
+    assert J.REJECTED not in world.states().values()
+    world.presence.note(("lab", "pi-1"), retained=False)
+    world.step()
+    assert set(world.states().values()) == {J.REJECTED}
+
+
+def test_nobody_is_rejected_without_a_broker(make_world):
+    world = make_world(Deaf("pi-1", status=status(FAR[0])))
+    world.step(RETAINED_S)
+    world.presence.disconnected()
     world.submit()
     for _ in range(3):
-        world.step(HEARD_S)
+        world.step(RETAINED_S)
     assert J.REJECTED not in world.states().values()
-    world.dispatcher.on_connect()
+    world.connect()
     for _ in range(2):
-        world.step(HEARD_S)
+        world.step(RETAINED_S)
     assert set(world.states().values()) == {J.REJECTED}
 
 
@@ -71,11 +88,11 @@ def test_a_job_that_was_sent_before_is_rejected_unless_the_device_knows_it(make_
     device = Deaf("pi-1", status=status(__version__))
     world = make_world(device)
     first, *others = world.submit()
-    world.step(HEARD_S)
+    world.step(RETAINED_S)
     device.status = status(FAR[0])
     taken = KnownJob(job_id=first, attempt=1, state=J.IN_PROGRESS)
     device.inventory = make_inventory(jobs=(taken,))
-    world.step(HEARD_S)
+    world.step(RETAINED_S)
     states = world.states()
     assert states[first] is J.QUEUED, "it is told of once the device has been upgraded"
     assert {states[one] for one in others} == {J.REJECTED}
@@ -89,7 +106,7 @@ def test_a_job_waits_for_a_device_that_is_away_whatever_its_version_was(make_wor
     world = make_world(device)
     world.submit()
     for _ in range(5):
-        world.step(HEARD_S)
+        world.step(RETAINED_S)
     assert set(world.states().values()) == {J.QUEUED}
     device.status = status(__version__)
     world.come_online(device)

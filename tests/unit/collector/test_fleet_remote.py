@@ -44,6 +44,16 @@ def test_a_file_is_sent_as_it_is(run, tmp_path):
     assert (tmp_path / "stdin").read_bytes() == bytes(range(256)) * 4096
 
 
+@pytest.mark.parametrize("missing", ["package.deb", "ssh"])
+def test_what_cannot_be_opened_here_is_the_failure_of_one_device(tmp_path, missing):
+    given = tmp_path / "package.deb"
+    given.touch()
+    ssh = Ssh(str(fake_ssh_program(tmp_path, "true")))
+    (tmp_path / missing).unlink()
+    with pytest.raises(FleetmarkError, match=f"here, not on the device: .*{missing}"):
+        asyncio.run(ssh.run("pi@board", "echo it", given, limit_s=30))
+
+
 def test_a_device_that_hangs_up_early_is_judged_by_its_exit_code(run):
     big = b"x" * 2**22
     assert run("exec <&-; echo enough", given=big) == "enough\n"

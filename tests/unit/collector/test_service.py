@@ -201,8 +201,8 @@ def test_fleets_that_the_registry_knows_are_not_new_after_a_restart(run, setting
     registry.close()
     made = []
 
-    def make(**wanted):
-        made.append(Culprits(**wanted))
+    def make():
+        made.append(Culprits())
         return made[-1]
 
     monkeypatch.setattr("fleetmark_collector.service.Culprits", make)
@@ -211,3 +211,17 @@ def test_fleets_that_the_registry_knows_are_not_new_after_a_restart(run, setting
     wait_for(lambda: ticker.ticks > 0, what="the first tick")
     assert run.finish() == []
     assert [made[0].ignored((fleet, "pi")) for fleet in fleets] == [False] * len(fleets)
+
+
+def test_what_devices_say_of_themselves_is_asked_for_again_where_some_was_missed(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fleetmark_collector.culprits.Culprits.ask_again", lambda _: True)
+    monkeypatch.setattr(
+        "fleetmark_collector.mqtt.Bus.ask_again", lambda _, topic_filter: asked.append(topic_filter)
+    )
+    ticker = CountingTicker()
+    run(ticker)
+    wait_for(lambda: ticker.ticks >= 3, what="some ticks")
+    assert run.finish() == []
+    # Once each at the start and at the subscription; the rest is of ticks.
+    assert {one.split("/")[-1] for one in asked if asked.count(one) > 2} == {"status", "inventory"}

@@ -222,6 +222,11 @@ def test_it_is_ready_without_a_broker_and_says_when_it_ends(start, systemd):
     systemd.hear("STOPPING=1")
 
 
+def test_who_ends_asks_for_the_time_of_a_store_that_hangs_too(systemd):
+    Rig(systemd, write_timeout_s=7).watched.stopping()
+    assert systemd.heard() == ["STOPPING=1\nEXTEND_TIMEOUT_USEC=67000000"]
+
+
 def test_a_dispatcher_that_waits_for_its_database_lives(start, systemd):
     one = start()
     one.ticker.go_on.clear()

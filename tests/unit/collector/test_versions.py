@@ -8,10 +8,12 @@ import pytest
 
 from collected import EPOCH, event, telemetry, trial
 from fakes.fake_writer import FakeWriter
+from fleetmark_collector.batch import Refused
 from fleetmark_collector.config import IngestSettings
 from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.ingest import Ingest
-from fleetmark_collector.versions import MAX_LOGGED
+from fleetmark_collector.tally import Tally
+from fleetmark_collector.versions import MAX_LOGGED, Refuser
 from fleetmark_protocol import codec
 from fleetmark_protocol.messages import Ack
 from fleetmark_protocol.records import RECORD
@@ -152,3 +154,12 @@ def test_a_newer_agents_field_is_kept_and_its_new_kind_of_value_is_buried_not_lo
     assert kept.record.fan_rpm == 900
     (letter,) = rig.letters.read_text().splitlines()
     assert "workload_kind" in json.loads(letter)["reason"]
+
+
+def test_what_is_remembered_of_the_refused_is_bounded(monkeypatch):
+    monkeypatch.setattr("fleetmark_collector.versions.MAX_KNOWN", 10)
+    refuser = Refuser(lambda *_: None, lambda _: None, Tally())
+    for number in range(100):
+        refuser.refuse(Refused("lab", f"d{number}", EPOCH, FAR[0], "too far away"))
+        refuser.refuse(Refused("lab", f"d{number}", EPOCH, FAR[0], "too far away"))
+    assert 0 < len(refuser._logged) <= 10

@@ -188,6 +188,13 @@ def test_the_death_of_an_engine_does_not_end_the_service():
     assert unit_values("OOMPolicy") == ["continue"]
 
 
+def test_the_service_is_kept_from_a_clouds_metadata_service():
+    (denied,) = unit_values("IPAddressDeny")
+    assert denied.split() == ["169.254.169.254", "fd00:ec2::254"]
+    # What is allowed goes before what is denied.
+    assert unit_values("IPAddressAllow") == []
+
+
 def test_agents_of_one_machine_can_take_turns():
     # gate.default_lock_file
     assert unit_values("ReadWritePaths") == ["/run/lock"]
