@@ -2,11 +2,11 @@
 
 import logging
 import os
+import queue
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fleetmark_agent import parts, statussocket
 from fleetmark_agent.certificatewatch import CertificateWatch
@@ -27,7 +27,9 @@ class _Signals:
     """What the outside wants: set by handlers, read by the main thread."""
 
     def __init__(self) -> None:
-        self.wake = threading.Event()
+        # An Event's lock may be held by the very thread that a handler interrupts; the put of this
+        # queue is made for that.
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.end = self.reload = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
@@ -35,11 +37,16 @@ class _Signals:
 
     def _end(self, *_: object) -> None:
         self.end = True
-        self.wake.set()
+        self._woken.put(None)
 
     def _reload(self, *_: object) -> None:
         self.reload = True
-        self.wake.set()
+        self._woken.put(None)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something is wanted, or the time is over."""
+        with suppress(queue.Empty):
+            self._woken.get(timeout=timeout_s)
 
 
 class _Service:
@@ -72,8 +79,7 @@ class _Service:
         self._certificate.look()
         try:
             while not signals.end:
-                signals.wake.wait(self._notifier.interval_s or CHECK_S)
-                signals.wake.clear()
+                signals.wait(self._notifier.interval_s or CHECK_S)
                 if signals.reload and not signals.end:
                     signals.reload = False
                     self._reload()

@@ -1,6 +1,7 @@
 """The collector as a process: waits to lead, wires all parts, stops or steps down without loss."""
 
 import gc
+import queue
 import signal
 import threading
 import time
@@ -272,5 +273,14 @@ def _quietly(complain: Callable[..., object], *steps: Callable[[], None]) -> Non
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
+    # An Event's lock may be held by the very thread that a handler interrupts, and `set` would wait
+    # for it for ever; the queue's `put` is made for handlers.
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda got, _: told.put(got))
+
+    def pass_on() -> None:
+        told.get()
+        stop.set()
+
+    threading.Thread(target=pass_on, name="signals", daemon=True).start()

@@ -62,7 +62,8 @@ def test_a_collector_at_work_can_be_backed_up_and_taken_back_to_that_moment(flee
 
     # The fleet goes on where the copy ends: the device is known, and what it sends is written.
     fleet.start_collector()
-    wait_for(lambda: counts(fleet.data_dir)["telemetry"] > copies[0][1], what="new samples")
+    # What an agent has sent in vain it sends again after 25 s at most.
+    wait_for(lambda: counts(fleet.data_dir)["telemetry"] > copies[0][1], 60, "new samples")
     fleet.wait_for_devices("pi-1")
     done = fleet.cli("devices", "--json")
     assert [d["device"] for d in json.loads(done.stdout)] == ["pi-1"]
