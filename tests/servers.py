@@ -4,7 +4,10 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
@@ -68,3 +71,16 @@ def wait_for(condition, timeout_s: float = 20.0, what: str = "the condition") ->
         if time.monotonic() > deadline_s:
             raise AssertionError(f"{what} did not come true within {timeout_s:g} s")
         time.sleep(0.05)
+
+
+@contextmanager
+def each_closed(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield a `make` whose products, such as connections, are closed at the end."""
+    with ExitStack() as made:
+
+        def make_one(*args: Any, **more: Any) -> Any:
+            one = make(*args, **more)
+            made.callback(one.close)
+            return one
+
+        yield make_one

@@ -7,19 +7,15 @@ import time
 
 import pytest
 
+import eachphase
 from behaviour import Records, jobs, started_by, stays
-from engines import MODEL_SHA256, smollm2
+from eachphase import COOL, HOT, phased_fleet
 from fakes.fake_hub import FakeHub
 from fakes.fake_llama_server import write_llama_server
-from fakes.fake_sysfs import FakeSysfs
-from fleet import Fleet
 from fleetmark_protocol.jobs import JobState
-from servers import Mosquitto, wait_for
+from servers import wait_for
 
 pytestmark = pytest.mark.chaos
-
-HOT, COOL = 80_000, 40_000
-"""Thousandths of a degree."""
 
 
 @pytest.fixture(scope="module")
@@ -31,32 +27,10 @@ def hub():
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory, hub):
     """One fleet for all of these tests: each leaves the device as it found it."""
-    directory = tmp_path_factory.mktemp("cancel")
-    broker = Mosquitto(directory).start()
-    made = Fleet(directory, broker)
     # Of a device that is there the centre waits for its own word, for ten minutes.
-    made.settings("[patience]\ncancel_offline_s = 1\n")
-    made.models = directory / "models"
-    made.models.mkdir()
-    os.link(smollm2(), made.models / "smollm2.gguf")
-    made.sysfs = FakeSysfs(directory / "root")
-    made.sysfs.zone(0, "cpu-thermal", COOL)
-    made.server = directory / "server"
-    made.server.mkdir()
-    write_llama_server(made.server)
-    made.toml = (
-        "[models]\n"
-        f"dir = '{made.models}'\n"
-        f"hf_endpoint = '{hub.base}'\n"
-        f"[telemetry]\nsensor_root = '{made.sysfs.root}'\ninterval_s = 0.2\n"
-        f"[engines.llama_server]\nexecutable = '{made.server / 'llama-server'}'\n"
-    )
-    made.start_collector()
-    made.start_agent("pi-sim", made.toml)
-    made.wait_for_devices("pi-sim")
-    yield made
-    made.close()
-    broker.kill()
+    patience = "[patience]\ncancel_offline_s = 1\n"
+    with phased_fleet(tmp_path_factory.mktemp("cancel"), hub, patience) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -68,15 +42,8 @@ def nothing_is_left(fleet):
     wait_for(lambda: started_by(fleet) == {}, 15, "the end of all that the agent had started")
 
 
-def submit(fleet, *, backend="xllamacpp", ref="path:smollm2.gguf", options=None, **changes):
-    model = {"name": "m", "ref": ref, "sha256": MODEL_SHA256, **changes.pop("model", {})}
-    matrix = {
-        "backend": [backend],
-        "model": [model],
-        "options": {"threads": 1, "context_tokens": 256, **(options or {})},
-        **changes.pop("matrix", {}),
-    }
-    return fleet.submit(fleet.write_campaign(matrix=matrix, **changes))
+def submit(fleet, *, backend="xllamacpp", **changes):
+    return eachphase.submit(fleet, backend=backend, **changes)
 
 
 def cancel(fleet, campaign_id):

@@ -2,24 +2,21 @@
 goes on after the next start, and each trial is stored once."""
 
 import hashlib
-import os
 import signal
 import time
 
 import pytest
 
+import eachphase
 from behaviour import Records, jobs, started_by
-from engines import MODEL_SHA256, smollm2
+from eachphase import COOL, HOT, phased_fleet
+from engines import smollm2
 from fakes.fake_hub import FakeHub
 from fakes.fake_llama_server import write_llama_server
-from fakes.fake_sysfs import FakeSysfs
-from fleet import Fleet
-from servers import Mosquitto, wait_for
+from servers import wait_for
 
 pytestmark = pytest.mark.chaos
 
-HOT, COOL = 80_000, 40_000
-"""Thousandths of a degree."""
 REPETITIONS = 6
 PLANNED = REPETITIONS + 1
 
@@ -33,41 +30,12 @@ def hub():
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory, hub):
     """One fleet for all of these tests: each leaves the device as it found it."""
-    directory = tmp_path_factory.mktemp("sigterm")
-    broker = Mosquitto(directory).start()
-    made = Fleet(directory, broker)
-    made.models = directory / "models"
-    made.models.mkdir()
-    os.link(smollm2(), made.models / "smollm2.gguf")
-    made.sysfs = FakeSysfs(directory / "root")
-    made.sysfs.zone(0, "cpu-thermal", COOL)
-    made.server = directory / "server"
-    made.server.mkdir()
-    write_llama_server(made.server)
-    made.toml = (
-        "[models]\n"
-        f"dir = '{made.models}'\n"
-        f"hf_endpoint = '{hub.base}'\n"
-        f"[telemetry]\nsensor_root = '{made.sysfs.root}'\ninterval_s = 0.2\n"
-        f"[engines.llama_server]\nexecutable = '{made.server / 'llama-server'}'\n"
-    )
-    made.start_collector()
-    made.start_agent("pi-sim", made.toml)
-    made.wait_for_devices("pi-sim")
-    yield made
-    made.close()
-    broker.kill()
+    with phased_fleet(tmp_path_factory.mktemp("sigterm"), hub) as made:
+        yield made
 
 
-def submit(fleet, *, ref="path:smollm2.gguf", matrix=None, **changes):
-    model = {"name": "m", "ref": ref, "sha256": MODEL_SHA256, **changes.pop("model", {})}
-    whole = {
-        "backend": ["llama_server"],
-        "model": [model],
-        "options": {"threads": 1, "context_tokens": 256},
-        **(matrix or {}),
-    }
-    return fleet.submit(fleet.write_campaign(matrix=whole, repetitions=REPETITIONS, **changes))
+def submit(fleet, **changes):
+    return eachphase.submit(fleet, backend="llama_server", repetitions=REPETITIONS, **changes)
 
 
 def end_agent(fleet):

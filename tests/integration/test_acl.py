@@ -5,6 +5,7 @@ import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -13,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from deployed import COLLECTOR, Centre
 from fleetmark_protocol import topics
-from servers import wait_for
+from servers import each_closed, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -150,15 +151,8 @@ def let_observe(keep: Path) -> None:
 
 @pytest.fixture
 def client(centre):
-    made = []
-
-    def make(*args, **more) -> Client:
-        made.append(Client(centre, *args, **more))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    with each_closed(partial(Client, centre)) as make:
+        yield make
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import threading
+from functools import partial
 
 import paho.mqtt.client as paho
 import psutil
@@ -14,7 +15,7 @@ from commands import Broker, fleetmark, listens
 from fleetmark_collector.mqtt import Bus
 from fleetmark_protocol.messages import MAX_PAYLOAD_BYTES
 from fleetmark_protocol.settings import BrokerSettings
-from servers import free_port, wait_for
+from servers import each_closed, free_port, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -64,15 +65,8 @@ class Client:
 
 @pytest.fixture
 def client(broker):
-    made = []
-
-    def make(*args, **more) -> Client:
-        made.append(Client(broker.port, *args, **more))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    with each_closed(partial(Client, broker.port)) as make:
+        yield make
 
 
 def test_it_says_which_broker_it_is_and_where(broker, embedded):

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from functools import partial
 
 import paho.mqtt.client as paho
 import pytest
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 from commands import fleetmark
 from deployed import COLLECTOR, DEPLOY, Centre
 from engines import MODEL_REF, MODEL_SHA256, model_store
-from servers import wait_for
+from servers import each_closed, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -82,15 +83,8 @@ class Client:
 
 @pytest.fixture
 def client(centre):
-    made = []
-
-    def make(*args, **more) -> Client:
-        made.append(Client(centre, *args, **more))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    with each_closed(partial(Client, centre)) as make:
+        yield make
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from enrolled_centre import COLLECTOR, KINDS, Centre, shown
 from fleetmark_collector.enrolment.authority import Authority, now_utc
 from fleetmark_collector.enrolment.enrolling import Enrolment, Wish
 from fleetmark_collector.enrolment.running import tell_broker
-from servers import wait_for
+from servers import each_closed, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -23,15 +23,8 @@ def centre(tmp_path_factory):
 @pytest.fixture
 def connect(centre):
     """Connect to the centre; the connections end with the test."""
-    made = []
-
-    def client(*args, **more):
-        made.append(centre.connect(*args, **more))
-        return made[-1]
-
-    yield client
-    for one in made:
-        one.close()
+    with each_closed(centre.connect) as client:
+        yield client
 
 
 @pytest.mark.parametrize("device", KINDS)

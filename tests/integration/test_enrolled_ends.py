@@ -10,7 +10,7 @@ from enrolled_centre import COLLECTOR, KINDS, Centre, kept, secrets_of
 from fleetmark_collector.enrolment.authority import now_utc
 from fleetmark_collector.enrolment.enrolling import Enrolment, Wish
 from fleetmark_collector.enrolment.running import tell_broker
-from servers import wait_for
+from servers import each_closed, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -25,15 +25,8 @@ def centre(tmp_path):
 @pytest.fixture
 def connect(centre):
     """Connect to the centre; the connections end with the test."""
-    made = []
-
-    def client(*args, **more):
-        made.append(centre.connect(*args, **more))
-        return made[-1]
-
-    yield client
-    for one in made:
-        one.close()
+    with each_closed(centre.connect) as client:
+        yield client
 
 
 def test_a_device_that_is_enrolled_while_the_broker_runs_gets_in_and_disturbs_nobody(
