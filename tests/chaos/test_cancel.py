@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -210,3 +211,37 @@ def test_while_the_agent_is_away_in_the_middle_of_its_job(fleet):
     late = Records(fleet, campaign_id)
     stays(fleet, campaign_id, JobState.CANCELED, 1)
     assert len(Records(fleet, campaign_id).trials) == len(late.trials)
+
+
+def canceled_at_the_centre(fleet, campaign_id):
+    """Cancel a campaign of which nothing is on the device; return the states of its jobs."""
+    done = fleet.cli("campaign", "cancel", campaign_id)
+    assert done.returncode == 0, done.stderr
+    assert fleet.wait_for_end(campaign_id, 20) == "CANCELED"
+    assert_device_works(fleet)
+    return [(str(job.state), job.assigned_ns is not None) for job in jobs(fleet, campaign_id)]
+
+
+def test_while_it_is_paused_what_had_ended_stays(fleet):
+    campaign_id = submit(fleet, options={"threads": [1, 2]}, repetitions=8)
+    wait_for(lambda: fleet.stored_trials(campaign_id) >= 1, 30, "a trial")
+    assert fleet.cli("campaign", "pause", campaign_id).returncode == 0
+    wait_for(lambda: jobs(fleet, campaign_id)[0].state.terminal, 60, "the end of what ran")
+    ends = canceled_at_the_centre(fleet, campaign_id)
+    assert ends == [("SUCCEEDED", True), ("CANCELED", False)]
+
+
+def test_while_its_job_waits_for_a_window(fleet):
+    hour = datetime.now(UTC).hour
+    times = f"{(hour + 6) % 24:02d}:00-{(hour + 7) % 24:02d}:00"
+    campaign_id = submit(fleet, windows={"times": [times], "time_zone": "UTC"})
+    stays(fleet, campaign_id, JobState.QUEUED, 3)
+    assert canceled_at_the_centre(fleet, campaign_id) == [("CANCELED", False)]
+
+
+def test_while_its_job_waits_to_be_tried_again(fleet):
+    retries = {"max": 1, "backoff_s": 3600, "backoff_max_s": 3600, "on": ["REJECTED"]}
+    campaign_id = submit(fleet, ref="path:none.gguf", retries=retries)
+    wait_for(lambda: len(jobs(fleet, campaign_id)) == 2, 30, "the job's second chance")
+    ends = canceled_at_the_centre(fleet, campaign_id)
+    assert ends == [("REJECTED", True), ("CANCELED", False)]

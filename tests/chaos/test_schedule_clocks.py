@@ -112,6 +112,48 @@ def test_runs_that_were_missed_while_no_collector_was_there_follow_the_policy(ce
     assert centre.show("once") == [*run_late, (fourth, "started", "")]
 
 
+def test_a_run_that_comes_due_before_the_last_has_ended_follows_the_policy(centre, fleet):
+    """The device is away, so nothing ends; when it is back, everything does."""
+    dues = [moment(f"2027-01-10T02:{minute}", UTC) for minute in (10, 20, 30)]
+    centre.at(moment("2027-01-10T02:00", UTC))
+    centre.device("pi-sim")
+    fleet.wait_for_devices("pi-sim")
+    policies = ("skip", "queue", "replace")
+    for policy in policies:
+        centre.add(policy, "10,20,30 2 * * *", schedule={"overlap": policy})
+    fleet.kill("pi-sim")
+    for number, due_ns in enumerate(dues, start=1):
+        centre.at(due_ns - LEAD_NS)
+        for policy in policies:
+            centre.wait_for_runs(policy, number)
+    (first,), replacing = centre.campaigns("queue"), centre.campaigns("replace")
+    (skipping,) = centre.campaigns("skip")
+    told = {policy: [run[1:] for run in centre.show(policy)] for policy in policies}
+    started = ("started", "")
+    assert told == {
+        "skip": [started, *[("skipped", f"{skipping} had not ended")] * 2],
+        "queue": [
+            started,
+            ("queued", f"{first} had not ended"),
+            (
+                "skipped",
+                f"{first} had not ended, and the run of 2027-01-10 02:20:00 UTC waits",
+            ),
+        ],
+        "replace": [started, *[("started", f"in place of {one}") for one in replacing[:2]]],
+    }
+    assert len(replacing) == 3
+    centre.device("pi-sim")
+    waited = centre.wait_for_runs("queue", 4)
+    assert (waited.due_ns, waited.outcome) == (dues[1], "started")
+    assert waited.reason == "waited for the run before it to end"
+    assert centre.campaigns("queue") == [first, waited.campaign_id]
+    for campaign_id in (skipping, first, replacing[-1], waited.campaign_id):
+        assert fleet.wait_for_end(campaign_id) == "SUCCEEDED"
+        fleet.assert_each_trial_once(campaign_id, 2)
+    assert [fleet.wait_for_end(one) for one in replacing[:2]] == ["CANCELED"] * 2
+
+
 def test_devices_with_wrong_clocks_run_when_it_is_due_by_the_centres_clock(centre, fleet):
     """In windows of their own zones, too: what counts is what the centre's clock shows there."""
     due_ns = moment("2027-01-10T03:00", BERLIN)
