@@ -12,7 +12,8 @@ sudo deploy/install-agent.sh [options]
   --config FILE    settings to begin with; those that are there already stay
   --kit DIR        what `fleetmark enroll` made: settings as by --config, and an identity
   --offline DIR    take everything from this directory, ask no network
-  --download DIR   only fetch what --offline needs, for machines like this one
+  --download DIR   only fetch what --offline needs, for machines like this one; wheels of other
+                   versions of fleetmark are removed from there
   --rollback       back to the version before
   --uninstall      remove service and program; settings and records stay
   --purge          remove settings, records and models, too
@@ -43,11 +44,12 @@ say() { printf '[fleetmark] %s\n' "$*" >&2; }
 wrong() { say "$*"; exit 2; }
 die() { say "$*"; exit 1; }
 
-with='' config='' kit='' offline='' download='' action=install start=yes
+with='' config='' kit='' offline='' download='' wheel='' new='' before='' action=install start=yes
 while [ $# -gt 0 ]; do
     case $1 in
     --with | --config | --kit | --offline | --download)
-        [ $# -ge 2 ] || wrong "$1 needs a value; --help lists the options"
+        # An empty one is a variable that was never set: it shall not mean the default.
+        case ${2:-} in '' | --*) wrong "$1 needs a value; --help lists the options" ;; esac
         eval "${1#--}=\$2"
         shift
         ;;
@@ -63,6 +65,10 @@ done
 [ -z "$download" ] || action=download
 
 here=$(cd "$(dirname "$0")/.." && pwd -P)
+checks=$here/deploy/install-agent-checks.sh
+{ [ -f "$here/constraints.txt" ] && [ -f "$checks" ]; } || wrong "run this script where it is, in a checkout of fleetmark"
+# shellcheck source=/dev/null
+. "$checks"
 # Part of the Debian package: service, command and the user's name are dpkg's, the wheels are there.
 packaged=no
 if [ "$here" = "$(cd "$package" 2>/dev/null && pwd -P)" ]; then
@@ -72,10 +78,11 @@ fi
 case ${with:=xllamacpp} in
 none) extras=agent ;;
 *)
-    for engine in $(printf %s "$with" | tr , ' '); do
-        case $engine in
-        xllamacpp | llama-cpp | ollama | ctransformers | langchain | transformers) ;;
-        *) wrong "--with: unknown engine $engine (known: xllamacpp, llama-cpp, ollama, ctransformers, langchain, transformers, none)" ;;
+    left=$with,
+    while [ -n "$left" ]; do
+        case ${left%%,*} in
+        xllamacpp | llama-cpp | ollama | ctransformers | langchain | transformers) left=${left#*,} ;;
+        *) wrong "--with: unknown engine '${left%%,*}' (known: xllamacpp, llama-cpp, ollama, ctransformers, langchain, transformers, none); write several as A,B, and none alone" ;;
         esac
     done
     extras=agent,$with
@@ -83,71 +90,21 @@ none) extras=agent ;;
 esac
 # Said from where the script was called.
 from_here() { case $1 in '' | /*) printf %s "$1" ;; *) printf %s "$PWD/$1" ;; esac; }
-kit=$(from_here "$kit") config=$(from_here "${config:-${kit:+$kit/agent.toml}}")
+kit=$(from_here "$kit") config=$(from_here "$config")
 offline=$(from_here "$offline") download=$(from_here "$download")
-[ -z "$config" ] || [ -r "$config" ] || wrong "--config: $config cannot be read"
+[ -z "$kit" ] || check_kit
+[ -z "$config" ] || { [ -r "$config" ] && [ ! -d "$config" ]; } || wrong "--config: $config cannot be read"
 [ -z "$offline" ] || [ -d "$offline" ] || wrong "--offline: $offline is no directory"
 cd "$here"
-[ -f constraints.txt ] || wrong "run this script where it is, in a checkout of fleetmark"
 
-check_machine() {
-    case $(uname -m) in
-    x86_64 | aarch64) ;;
-    *) wrong "$(uname -m) is not supported: fleetmark needs a 64-bit x86 or ARM system (on a Raspberry Pi: the 64-bit Raspberry Pi OS)" ;;
-    esac
-    command -v "$python" >/dev/null || wrong "$python is missing: apt install python3 python3-venv"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        wrong "Python 3.11 or newer is needed; this is $("$python" --version). PYTHON=/path/to/python3.11 chooses another"
-    # A Raspberry Pi's 32-bit system runs on a 64-bit kernel, whose name uname tells.
-    "$python" -c 'import sys; sys.exit(sys.maxsize < 2**32)' ||
-        wrong "this system is a 32-bit one on a 64-bit kernel, which is not supported: install the 64-bit Raspberry Pi OS"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || wrong "python3-venv is missing: apt install python3-venv"
-    [ -z "$offline" ] || check_wheels
-}
-
-check_wheels() {
-    wheel=$(find "$offline" -maxdepth 1 -name 'fleetmark-*.whl' | head -n 1)
-    [ -n "$wheel" ] || wrong "--offline: no wheel of fleetmark in $offline; make one by --download"
-    this=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    fitting=$(find "$offline" -name '*-cp3*-cp3*.whl' | sed -n 's/.*-cp3\([0-9]*\)-cp3.*/3.\1/p' | sort -uV | paste -sd' ')
-    case " $fitting " in
-    '  ' | *" $this "*) ;;
-    *) wrong "this is Python $this; the wheels in $offline are for Python $(printf %s "$fitting" | sed 's/ /, /g'). PYTHON=/path/to/python3 chooses another" ;;
-    esac
-}
-
-be_root() {
-    [ "$(id -u)" -eq 0 ] || wrong "run this as root (sudo)"
-    command -v systemctl >/dev/null || wrong "systemd is missing; docs/install.md tells how to run the agent without it"
-    [ "$packaged" = yes ] || [ ! -e "$package" ] ||
-        wrong "the Debian package is installed: apt install a newer one, or apt remove fleetmark-agent before this script"
-}
-
-put_into() { # VENV WHAT
+put_into() { # VENV
+    set -- "$1/bin/pip" install --disable-pip-version-check --no-cache-dir -c constraints.txt
     if [ -n "$offline" ]; then
         # The machine's own pip.conf may name places in the network.
         export PIP_CONFIG_FILE=/dev/null
-        set -- "$1" "$2" --no-index --find-links "$offline"
+        set -- "$@" --no-index --find-links "$offline"
     fi
-    venv=$1 what=$2
-    shift 2
-    "$venv/bin/pip" install --disable-pip-version-check --no-cache-dir \
-        -c constraints.txt "$what" "$@"
-}
-
-not_made() { # WHAT IT SAID
-    printf '%s\n' "$2" | grep -v '^INFO\|^Processing\|^Collecting\|^Looking' | tail -n 20 >&2
-    # Python's own venv keeps to itself what it stumbled over.
-    case "$2 $(df -Pk "$opt" | awk 'NR == 2 && $4 < 4096 { print "No space left" }')" in *'No space left'* | *'Disk quota exceeded'*)
-        die "the disk is full (df -h $opt /tmp shows where); nothing was changed"
-        ;;
-    esac
-    # Its words where nothing pins that package, and where constraints.txt does.
-    lacking=$(printf '%s\n' "$2" | sed -n -e 's/^ERROR: No matching distribution found for \([A-Za-z0-9._-]*\).*/\1/p' \
-        -e 's/^ *The user requested (constraint) \(.*\)/\1/p' | sort -u | paste -sd' ')
-    [ -z "$offline" ] || [ -z "$lacking" ] ||
-        wrong "--offline: $offline has no wheel of $lacking for Python $this on $(uname -m); --download makes it on a machine like this one. Nothing was changed"
-    die "$1 failed; nothing was changed"
+    "$@" "${wheel:-.}[$extras]"
 }
 
 # Whole or not at all, whatever becomes of the disk.
@@ -168,7 +125,7 @@ restart() {
     # Not so in an image that is made in a chroot.
     if [ -d "$root/run/systemd/system" ]; then systemctl daemon-reload; else start=no; fi
     # Who has turned the service off keeps it off.
-    if [ -n "${before:-}" ] && ! systemctl is-enabled --quiet fleetmark-agent.service; then
+    if [ -n "$before" ] && ! systemctl is-enabled --quiet fleetmark-agent.service; then
         say "fleetmark-agent.service is disabled, and stays so"
         return 0
     fi
@@ -189,6 +146,12 @@ fetch() {
     "$work/venv/bin/pip" --quiet --disable-pip-version-check wheel \
         --wheel-dir "$download" -c constraints.txt ".[$extras]" ||
         die "not all could be fetched; run this again"
+    version=$(own_version)
+    # Of another checkout: whoever takes the directory for a package would not know which.
+    wheels_of_ours "$download" | grep -vF "/fleetmark-$version-" | while IFS= read -r wheel; do
+        rm -f "$wheel"
+        say "removed ${wheel##*/}: this is fleetmark $version"
+    done
     say "done; on the other machine: deploy/install-agent.sh --with $with --offline DIR"
 }
 
@@ -196,7 +159,7 @@ install_agent() {
     check_machine
     be_root
     # What is installed has three times the size of its wheels.
-    [ -z "$offline" ] || needed_kib=$(($(du -sk "$offline" | cut -f 1) * 4 + 50000))
+    [ -z "$offline" ] || needed_kib=$(($(du -sk "$offline/" | cut -f 1) * 4 + 50000))
     opt=$root/opt
     [ -d "$opt" ] || mkdir -p "$opt"
     free_kib=$(df -Pk "$opt" | awk 'NR == 2 { print $4 }')
@@ -207,11 +170,7 @@ install_agent() {
     # A version that is half there is never the current one.
     trap 'rm -rf "$new" "$home/current.new"' EXIT
     said=$(mkdir -p "$home" 2>&1 && "$python" -m venv "$new" 2>&1) || not_made "python3 -m venv" "$said"
-    if [ -n "$offline" ]; then
-        said=$(put_into "$new" "${wheel}[$extras]" 2>&1) || not_made pip "$said"
-    else
-        said=$(put_into "$new" ".[$extras]" 2>&1) || not_made "pip (is there a network?)" "$said"
-    fi
+    said=$(put_into "$new" 2>&1) || not_made "pip$([ -n "$offline" ] || echo ' (is there a network?)')" "$said"
     "$new/bin/fleetmark-agent" --version >/dev/null || die "the new version does not start; nothing was changed"
 
     say "user, settings and service"
@@ -240,14 +199,18 @@ install_agent() {
         say "done: $("$home/current/bin/fleetmark-agent" --version). See \`fleetmark-agent doctor\` and \`fleetmark-agent status\`"
         return
     fi
+    give_way "the new version" "the one before"
+}
+
+# What ran before runs again, and this has failed.
+give_way() { # WHO TO_WHOM
     journalctl -u fleetmark-agent.service -n 5 --no-pager -o cat >&2 || true
-    if [ -n "$before" ] && [ -d "$before" ]; then
-        ln -sfn "$before" "$home/current"
-        rm -rf "$new"
-        restart || die "neither the new version nor the one before starts: the last words are above. Correct $settings, then: systemctl restart fleetmark-agent"
-        die "the new version does not start (its last words are above); the one before runs again"
-    fi
-    die "installed, but the service does not start: its last words are above. Correct $settings, then: systemctl restart fleetmark-agent"
+    mend="Correct $settings, then: systemctl restart fleetmark-agent"
+    [ -d "$before" ] || die "$1 is in place, but does not start: its last words are above. $mend"
+    point "$home/current" "$before" || die "$1 does not start (its last words are above); $home/current cannot be written"
+    [ -z "$new" ] || rm -rf "$new"
+    restart || die "neither $1 nor $2 starts: the last words are above. $mend"
+    die "$1 does not start (its last words are above); $2 runs again"
 }
 
 forget_old() {
@@ -259,18 +222,21 @@ forget_old() {
 rollback() {
     be_root
     [ -d "$home/previous/" ] || wrong "there is no version before this one"
-    now=$(readlink "$home/current") then=$(readlink "$home/previous")
-    before=$now
-    ln -sfn "$then" "$home/current"
-    ln -sfn "$now" "$home/previous"
-    restart || die "the version before does not start: journalctl -u fleetmark-agent"
+    before=$(readlink "$home/current" || true)
+    point "$home/current" "$(readlink "$home/previous")" || die "$home/current cannot be written; what ran before still runs"
+    restart || give_way "the version before" "the one that ran"
+    [ -z "$before" ] || point "$home/previous" "$before"
     say "back at $("$home/current/bin/fleetmark-agent" --version)"
 }
 
 # Also part of the Debian package's postrm: when that purges, this file is gone.
 purge_rest() {
-    rm -rf "$home" "$state" "$settings"
-    for file in agent-password agent-ca.crt agent.crt agent.key; do rm -f "${settings%/*}/$file"; done
+    rm -rf "$home" "$state"
+    # With what an end in the middle left, here or in `fleetmark fleet install`. The rest may be the collector's.
+    for file in agent.toml agent.toml.old agent-password agent-ca.crt agent.crt agent.key; do
+        rm -f "${settings%/*}/$file" "${settings%/*}/$file.new"
+    done
+    rm -rf "${settings%/*}"/.kit.??????
     rmdir "${settings%/*}" 2>/dev/null || true
     ! getent passwd fleetmark-agent >/dev/null || userdel fleetmark-agent || true
 }

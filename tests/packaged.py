@@ -19,6 +19,18 @@ EPOCH_S = 1_790_000_000
 Done = subprocess.CompletedProcess[str]
 
 
+def checkout(directory: Path, version: str) -> Path:
+    """Make what the installer reads of a checkout of this version; return its installer."""
+    there = directory / f"checkout-{version}"
+    if not there.exists():
+        shutil.copytree(DEPLOY, there / "deploy")
+        shutil.copy(ROOT / "constraints.txt", there)
+        about = there / "protocol/fleetmark_protocol/version.py"
+        about.parent.mkdir(parents=True)
+        about.write_text(f'__version__ = "{version}"\n', "utf-8")
+    return there / "deploy" / INSTALLER.name
+
+
 def run(*command: object, **env: str) -> Done:
     """Run a command; what it says on both channels is its `stdout`."""
     return subprocess.run(
@@ -56,6 +68,7 @@ class Machine:
             (self.root / place).mkdir(parents=True)
         (self.root / "var/lib/dpkg/status").touch()
         self._programs = programs
+        self._directory = directory
         self.systemd = FakeSystemd(self.root, programs, booted=booted)
         self._env = {"PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory)}
 
@@ -79,9 +92,10 @@ class Machine:
         """Run a command that the operator was told."""
         return run("sh", "-c", command, DPKG_ROOT=str(self.root), **self._env)
 
-    def installer(self, *words: object, **env: str) -> Done:
-        """Run the installer of the checkout."""
-        return run(INSTALLER, *words, DPKG_ROOT=str(self.root), **{**self._env, **env})
+    def installer(self, *words: object, version: str = "1.0", **env: str) -> Done:
+        """Run the installer of a checkout of this version."""
+        script = checkout(self._directory, version)
+        return run(script, *words, DPKG_ROOT=str(self.root), **{**self._env, **env})
 
     def has_version(self, version: str) -> None:
         """Make a version of the agent the one that runs, as if it had been installed."""
@@ -114,6 +128,13 @@ class Machine:
             for path in self.root.rglob("*")
             if "fleetmark" in path.name and "var/lib/dpkg" not in str(path)
         )
+
+
+def leave_kits(directory: Path) -> None:
+    """Leave what an installed kit does, and one that ended in the middle: here and by a fleet."""
+    for name in ("agent.toml.old", "agent.key", "agent.key.new", ".kit.a1B2c3/agent.key"):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text("left", "utf-8")
 
 
 def can_pack() -> bool:

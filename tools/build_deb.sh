@@ -6,7 +6,7 @@
 #   --arch     amd64,arm64 (default), or one of them
 #   --with     engines with prebuilt wheels: xllamacpp (default), ollama, langchain; or none
 #   --out      where the packages go; default: dist
-#   --wheels   take these wheels, fleetmark's own among them, and ask no network
+#   --wheels   take these wheels, one of fleetmark's own among them, and ask no network
 #
 # DEBFULLNAME and DEBEMAIL say who the packages' maintainer is. The same commit and the same wheels make the
 # same bytes (SOURCE_DATE_EPOCH counts, else the time of the commit).
@@ -26,7 +26,7 @@ archs=amd64,arm64 with=xllamacpp out=dist wheels=
 while [ $# -gt 0 ]; do
     case $1 in
     --arch | --with | --out | --wheels)
-        [ $# -ge 2 ] || wrong "$1 needs a value"
+        case ${2:-} in '' | --*) wrong "$1 needs a value" ;; esac
         declare "$(case $1 in --arch) echo archs ;; *) echo "${1#--}" ;; esac)=$2"
         shift
         ;;
@@ -35,12 +35,15 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-for engine in ${with//,/ }; do
+mapfile -t -d , engines <<<"$with,"
+unset 'engines[-1]'
+for engine in "${engines[@]}"; do
     case $engine in
-    none | xllamacpp | ollama | langchain) ;;
+    none) [ "$with" = none ] || wrong "--with: none goes alone" ;;
+    xllamacpp | ollama | langchain) ;;
     llama-cpp) wrong "llama-cpp is compiled on the device: no package can hold it; deploy/install-agent.sh --with llama-cpp does it there" ;;
     ctransformers | transformers) wrong "$engine has no small wheels for both architectures; deploy/install-agent.sh --with $engine installs it on a device" ;;
-    *) wrong "unknown engine $engine (known: xllamacpp, ollama, langchain, none)" ;;
+    *) wrong "unknown engine '$engine' (known: xllamacpp, ollama, langchain, none); write several as A,B" ;;
     esac
 done
 extras=agent
@@ -49,7 +52,11 @@ for arch in ${archs//,/ }; do
     case $arch in amd64 | arm64) ;; *) wrong "unknown architecture $arch (known: amd64, arm64)" ;; esac
 done
 command -v dpkg-deb >/dev/null || wrong "dpkg-deb is missing: apt install dpkg (packages are built on Debian or Ubuntu)"
-[ -z "$wheels" ] || [ -d "$wheels" ] || wrong "--wheels: $wheels is no directory"
+if [ -n "$wheels" ]; then
+    [ -d "$wheels" ] || wrong "--wheels: $wheels is no directory"
+    mapfile -t ours < <(find "$wheels/" -maxdepth 1 -name 'fleetmark-*.whl' -printf '%f\n' | sort -V)
+    [ ${#ours[@]} -eq 1 ] || wrong "--wheels: $wheels must have one wheel of fleetmark; it has ${ours[*]:-none}"
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -135,11 +142,13 @@ build() { # ARCH WHEELS
     install -D -m 644 deploy/systemd/fleetmark-agent.service "$stage/usr/lib/systemd/system/fleetmark-agent.service"
     install -D -m 644 deploy/systemd/fleetmark-agent.sysusers.conf "$stage/usr/lib/sysusers.d/fleetmark-agent.conf"
     install -m 755 deploy/install-agent.sh "$own/deploy"
+    install -m 644 deploy/install-agent-checks.sh "$own/deploy"
     install -m 644 deploy/systemd/agent.toml "$own/deploy/systemd"
     install -m 644 constraints.txt "$own"
     install -m 755 deploy/cloud-init/ec2.py "$own"
     install -m 644 "$2"/*.whl "$own/wheels"
     echo "$with" >"$own/engines"
+    basename "$(ls "$2"/fleetmark-*.whl)" | cut -d- -f2 >"$own/version"
     document "$stage" "$version"
     install -D -m 644 deploy/debian/lintian-overrides "$stage/usr/share/lintian/overrides/fleetmark-agent"
     size=$(du -sk --apparent-size --exclude=DEBIAN "$stage" | cut -f1)

@@ -3,7 +3,7 @@
 import pytest
 
 from fakes.fake_agent_wheel import write_agent
-from packaged import BUILDER, Machine, build, can_pack, run
+from packaged import BUILDER, Machine, build, can_pack, leave_kits, run
 
 pytestmark = [
     pytest.mark.integration,
@@ -61,6 +61,7 @@ def test_a_package_lives_through_upgrade_a_bad_version_downgrade_removal_and_pur
         "# mine\n",
         "records",
     )
+    leave_kits(machine.settings.parent)
 
     assert machine.dpkg("--remove", "fleetmark-agent").returncode == 0
     assert machine.systemd.running is None
@@ -91,7 +92,7 @@ def test_the_package_takes_over_from_the_script_which_keeps_off_it(machine, pack
     wheels.mkdir()
     write_agent(wheels, "0.9")
     words = ("--with", "none", "--offline", wheels)
-    done = machine.installer(*words)
+    done = machine.installer(*words, version="0.9")
     assert done.returncode == 0, done.stdout
     assert machine.systemd.running == "0.9"
     unit = machine.root / "etc/systemd/system/fleetmark-agent.service"
@@ -100,7 +101,7 @@ def test_the_package_takes_over_from_the_script_which_keeps_off_it(machine, pack
     assert machine.systemd.running == "1.0"
     assert not unit.exists()
     assert not (machine.root / "usr/local/bin/fleetmark-agent").exists()
-    refused = machine.installer(*words)
+    refused = machine.installer(*words, version="0.9")
     assert refused.returncode == 2
     assert "the Debian package is installed" in refused.stdout
     assert machine.systemd.running == "1.0"
@@ -117,7 +118,7 @@ def test_purging_a_removed_package_leaves_the_agent_that_the_script_installed_si
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     write_agent(wheels, "1.1")
-    done = machine.installer("--with", "none", "--offline", wheels)
+    done = machine.installer("--with", "none", "--offline", wheels, version="1.1")
     assert done.returncode == 0, done.stdout
     outbox = machine.root / "var/lib/fleetmark-agent/outbox.db"
     outbox.parent.mkdir(parents=True)
@@ -201,7 +202,11 @@ def test_a_package_for_arm64_says_so_and_what_it_needs(tmp_path):
     ("words", "said"),
     [
         (["--arch", "armhf"], "unknown architecture armhf (known: amd64, arm64)"),
-        (["--with", "llama"], "unknown engine llama (known: xllamacpp"),
+        (["--with", "llama"], "unknown engine 'llama' (known: xllamacpp"),
+        (["--with", "xllamacpp,"], "unknown engine '' (known: xllamacpp"),
+        (["--with", "xllamacpp ollama"], "unknown engine 'xllamacpp ollama' (known"),
+        (["--with", "none,ollama"], "none goes alone"),
+        (["--wheels", ""], "--wheels needs a value"),
         (["--with", "llama-cpp"], "llama-cpp is compiled on the device"),
         (["--wheels", "gone"], "gone is no directory"),
         (["--bogus"], "unknown option --bogus"),
@@ -211,3 +216,14 @@ def test_what_cannot_be_built_is_refused(words, said):
     done = run(BUILDER, *words)
     assert done.returncode == 2
     assert said in done.stdout
+
+
+def test_no_package_is_built_of_wheels_that_leave_open_which_version_it_is(tmp_path):
+    for version in ("1.0", "1.1"):
+        write_agent(tmp_path, version)
+    done = run(
+        BUILDER, "--arch", "amd64", "--with", "none", "--wheels", tmp_path, "--out", tmp_path
+    )
+    assert done.returncode == 2
+    assert "it has fleetmark-1.0-py3-none-any.whl fleetmark-1.1-py3-none-any.whl" in done.stdout
+    assert not list(tmp_path.glob("*.deb"))

@@ -8,7 +8,7 @@ from enrolled import BY_CERTIFICATE, BY_PASSWORD
 from fakes.fake_agent_wheel import write_agent
 from fleetmark_agent.config import load_settings
 from fleetmark_collector.enrolment.enrolling import Enrolment
-from packaged import Machine
+from packaged import Machine, leave_kits
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +62,34 @@ def test_settings_that_stay_although_the_kit_has_others_are_named(machine, insta
     kit = Enrolment.open(tmp_path).enroll("pi", BY_CERTIFICATE).directory
     settings = install("--kit", kit)
     assert f"{settings} stays as it is; {kit}/agent.toml differs" in install.said
+
+
+def test_purge_leaves_nothing_of_the_agent_and_all_of_the_collector(machine, install, tmp_path):
+    settings = install("--kit", Enrolment.open(tmp_path).enroll("pi", BY_CERTIFICATE).directory)
+    leave_kits(settings.parent)
+    collectors = ("ca.crt", "collector.toml", "collector.toml.old", "identities.json")
+    for name in collectors:
+        (settings.parent / name).touch()
+    assert machine.installer("--purge").returncode == 0
+    assert sorted(file.name for file in settings.parent.iterdir()) == [*collectors]
+
+    for name in collectors:
+        (settings.parent / name).unlink()
+    install()
+    leave_kits(settings.parent)
+    assert machine.installer("--purge").returncode == 0
+    assert machine.traces() == []
+
+
+def test_the_settings_of_a_kit_give_way_to_other_ones_and_its_identity_does_not(install, tmp_path):
+    kit = Enrolment.open(tmp_path).enroll("pi", BY_PASSWORD)
+    (kit.directory / "agent.toml").unlink()
+    own = tmp_path / "own.toml"
+    own.write_text("device_id = 'pi'\n")
+    settings = install("--config", own, "--kit", kit.directory)
+    assert settings.read_text() == own.read_text()
+    for name in ("agent-ca.crt", "agent-password"):
+        assert (settings.parent / name).read_text() == kit.files[name]
 
 
 def test_a_service_that_was_turned_off_stays_off_at_a_rollback(machine, install):

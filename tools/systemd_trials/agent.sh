@@ -25,6 +25,15 @@ expect "the one before runs" active
 expect "roll-back" "$checkout/deploy/install-agent.sh" --rollback
 is "$(version)" "$now" || die "version"
 expect "upgrade again" install_version "$newer"
+before=$(echo /opt/fleetmark-agent/previous/lib/python3*/site-packages/fleetmark_agent/service.py)
+cp "$before" /tmp/service.py && sed -i '1a raise RuntimeError("this one does not start")' "$before"
+refuse 1 "a roll-back to what does not start gives way" $checkout/deploy/install-agent.sh --rollback
+is "$(version)" "$newer" || die "version"
+expect "the one that ran runs" active
+refuse 1 "and does so again" $checkout/deploy/install-agent.sh --rollback
+expect "the one that ran runs" active
+cp /tmp/service.py "$before"
+refuse 2 "wheels of another version" $checkout/deploy/install-agent.sh --offline "/root/$newer/wheels"
 expect "downgrade" install_version "$now"
 is "$(version)" "$now" || die "version"
 
@@ -58,7 +67,9 @@ done
 expect "settings and records are left" test -s $settings -a -s $state/outbox.db
 expect "install over them" install_version "$now"
 expect "they count" grep -q '# mine' $settings
+# As `fleetmark fleet install` leaves.
+cp -p $settings $settings.old
 expect "purge" $checkout/deploy/install-agent.sh --purge
-for gone in /opt/fleetmark-agent $settings $state; do [ ! -e $gone ] || die "$gone is left"; done
+for gone in /opt/fleetmark-agent /etc/fleetmark $state; do [ ! -e $gone ] || die "$gone is left"; done
 ! getent passwd fleetmark-agent || die "the user is left"
 say "ok: nothing is left"

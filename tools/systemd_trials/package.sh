@@ -33,7 +33,9 @@ expect "remove" apt-get remove -y fleetmark-agent
 expect "settings and records are left" test -s $settings -a -s $state/outbox.db
 expect "install again" put "$now"
 expect "settings count" grep -q '# mine' $settings
+# As `fleetmark fleet install` leaves.
+cp -p $settings $settings.old
 expect "purge" apt-get purge -y fleetmark-agent
-for gone in /opt/fleetmark-agent $settings $state /usr/bin/fleetmark-agent; do [ ! -e $gone ] || die "$gone is left"; done
+for gone in /opt/fleetmark-agent $settings $settings.old $state /usr/bin/fleetmark-agent; do [ ! -e $gone ] || die "$gone is left"; done
 ! getent passwd fleetmark-agent || die "the user is left"
 say "ok: nothing is left"

@@ -12,6 +12,8 @@ import pytest
 from deployed import DEPLOY
 
 SCRIPT = DEPLOY / "install-agent.sh"
+CHECKS = DEPLOY / "install-agent-checks.sh"
+"""Read by SCRIPT."""
 UNIT = DEPLOY / "systemd" / "fleetmark-agent.service"
 MAX_EXPOSURE = 2.0
 """`systemd-analyze security`: 0 is locked in, 10 is wide open."""
@@ -52,9 +54,20 @@ def install(tmp_path):
     [
         (["--bogus"], "unknown option --bogus"),
         (["--with"], "--with needs a value"),
-        (["--with", "llama"], "unknown engine llama (known: xllamacpp, llama-cpp, ollama"),
+        (["--with", "llama"], "unknown engine 'llama' (known: xllamacpp, llama-cpp, ollama"),
+        (["--with", "xllamacpp,"], "unknown engine '' (known: xllamacpp, llama-cpp, ollama"),
+        (["--with", "xllamacpp ollama"], "'xllamacpp ollama' (known: xllamacpp"),
+        (["--with", "none,ollama"], "and none alone"),
+        (["--with", "xllamacpp,*"], "unknown engine '*' (known"),
+        *(
+            ([option, value], f"{option} needs a value")
+            for option in ("--with", "--config", "--kit", "--offline", "--download")
+            for value in ("", "--no-start")
+        ),
         (["--config", "gone.toml"], "gone.toml cannot be read"),
-        (["--kit", "gone"], "gone/agent.toml cannot be read"),
+        (["--config", "."], "cannot be read"),
+        (["--kit", "gone"], "--kit: "),
+        (["--kit", "gone"], "gone is no directory"),
         (["--offline", "gone"], "gone is no directory"),
     ],
 )
@@ -63,6 +76,41 @@ def test_wrong_options_are_refused(install, words, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert "changed:" not in done.stderr
+
+
+PAIR = ("agent.crt", "agent.key")
+
+
+@pytest.mark.parametrize(
+    ("files", "lacking", "with_config"),
+    [
+        ((), "agent.toml", False),
+        (("agent-ca.crt", *PAIR), "agent.toml", False),
+        ((), "agent-ca.crt", True),
+        (("agent.toml", *PAIR), "agent-ca.crt", False),
+        (("agent.toml", "agent-ca.crt"), "agent.crt", False),
+        (("agent-ca.crt", "agent.crt"), "agent.key", True),
+        (("agent.toml", "agent-ca.crt", "agent-password", "agent.key"), "agent.crt", False),
+        (("agent.toml", "agent-ca.crt", "agent-password"), None, False),
+        (("agent-ca.crt", "agent-password"), None, True),
+        (("agent-ca.crt", *PAIR), None, True),
+    ],
+)
+def test_half_a_kit_is_refused_and_what_it_lacks_is_named(
+    install, tmp_path, files, lacking, with_config
+):
+    kit = tmp_path / "kit"
+    kit.mkdir()
+    for name in files:
+        (kit / name).write_text("it\n", "utf-8")
+    own = tmp_path / "own.toml"
+    own.touch()
+    # A whole one goes as far as this machine lets it.
+    done = install("--kit", "kit", *(("--config", own) if with_config else ()), uname="echo armv7")
+    assert done.returncode == 2
+    assert "changed:" not in done.stderr
+    said = f"--kit: {kit}/{lacking} is not there" if lacking else "armv7 is not supported"
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -144,10 +192,10 @@ def test_the_script_knows_the_engines_that_the_package_has_extras_for(install):
 
 
 @pytest.mark.parametrize(
-    "file", [SCRIPT, DEPLOY / "systemd" / "fleetmark-agent"], ids=lambda f: f.name
+    "file", [SCRIPT, CHECKS, DEPLOY / "systemd" / "fleetmark-agent"], ids=lambda f: f.name
 )
 def test_a_script_is_lawful(file):
-    assert file.stat().st_mode & 0o111
+    assert bool(file.stat().st_mode & 0o111) == (file != CHECKS)
     assert subprocess.run(["sh", "-n", file], check=False).returncode == 0
     if shutil.which("shellcheck"):
         done = subprocess.run(["shellcheck", file], capture_output=True, text=True, check=False)
