@@ -1,5 +1,7 @@
 """An MQTT client made from the settings, and a trial connection for the doctor (paho-mqtt)."""
 
+import hashlib
+import hmac
 import random
 import threading
 import time
@@ -7,14 +9,18 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from pydantic import SecretStr
 
 from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol.brokertrouble import explain
 from fleetmark_protocol.errors import StoreUnavailable
+from fleetmark_protocol.settings import BrokerSettings
 from fleetmark_protocol.tls import client_context
 
 RECONNECT_MIN_S = 1
 RECONNECT_MAX_S = 20
+CLIENT_ID_DIGITS = 24
+"""Hexadecimal ones: 96 bits, which nobody guesses by trying at a broker."""
 
 
 def reconnect_max_s(rng: random.Random) -> int:
@@ -41,22 +47,45 @@ def make_client(
         ConfigError: a certificate or password file cannot be used.
     """
     broker = settings.broker
+    context = client_context(broker)
+    password = broker.password()
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2,
-        client_id=f"fleetmark-{settings.fleet}-{settings.device_id}{suffix}",
+        client_id=client_id(settings, suffix, _secret(broker, password)),
         # The outbox is our session: what a broker queued for us would only come twice.
         clean_session=None if version is MQTTProtocolVersion.MQTTv5 else True,
         protocol=version,
     )
-    context = client_context(broker)
     if context is not None:
         client.tls_set_context(context)
     if broker.username is not None:
-        password = broker.password()
         client.username_pw_set(
             broker.username, None if password is None else password.get_secret_value()
         )
     return client
+
+
+def client_id(settings: AgentSettings, suffix: str, secret: bytes) -> str:
+    """Return the name of a connection: the same for the same identity, and for no other.
+
+    Who comes to a broker under another's client id throws that one out, and no rule of the broker
+    (ACL) is asked. So it cannot be guessed without the secret, of which it tells nothing.
+
+    Args:
+        settings: who we are.
+        suffix: see `make_client`.
+        secret: what only this device has; empty where the broker asks for nothing.
+    """
+    # None of the three can hold a 0: fleet `a`, device `b-c` is not fleet `a-b`, device `c`.
+    who = "\0".join(("fleetmark client", settings.fleet, settings.device_id, suffix))
+    digest = hmac.digest(secret, who.encode(), hashlib.sha256).hex()
+    return f"{settings.device_id}{suffix}-{digest[:CLIENT_ID_DIGITS]}"
+
+
+def _secret(broker: BrokerSettings, password: SecretStr | None) -> bytes:
+    if broker.key_file is not None:
+        return broker.key_file.read_bytes()
+    return b"" if password is None else password.get_secret_value().encode()
 
 
 def try_broker(settings: AgentSettings, timeout_s: float = 5.0) -> None:

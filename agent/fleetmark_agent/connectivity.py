@@ -137,8 +137,9 @@ def _judge(
         yield Finding(
             "bad",
             f"{where}: its rules (ACL) do not let {broker.username or 'us'} speak as "
-            f"{settings.device_id!r}",
-            "the user name must be the device_id, unless the broker has rules of its own",
+            f"{settings.device_id!r} in fleet {settings.fleet!r}",
+            "the user name must be the device_id, and the fleet that of its identity "
+            "(`fleetmark identities` in the centre), unless the broker has rules of its own",
         )
     if heard.may_speak and running_boot_id and heard.status is None:
         yield Finding(

@@ -5,6 +5,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
@@ -19,7 +20,10 @@ from fleetmark_protocol.messages import (
 )
 from fleetmark_protocol.version import __version__
 
+N = TypeVar("N", int, float)
+
 _LABEL_CHARS = 256
+_NO_LIMIT = 2**63
 _ARM = "0x41"
 _PARTS = {
     (_ARM, "0xd03"): "Cortex-A53",
@@ -105,7 +109,14 @@ def make_inventory(
         allowed_sources=settings.models.allow_sources,
         jobs=tuple(jobs),
         time_zone=settings.time_zone or time_zone,
+        max_job_s=_sayable(settings.runner.max_job_s),
+        max_context_tokens=_sayable(settings.runner.max_context_tokens),
     )
+
+
+def _sayable(limit: N | None) -> N | None:
+    """Return a limit that a message can hold; larger ones are none."""
+    return limit if limit is not None and limit < _NO_LIMIT else None
 
 
 def _cpu_model(cpuinfo: str) -> str | None:

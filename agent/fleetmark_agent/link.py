@@ -194,7 +194,7 @@ class Link:
             return
         hint = "tried again"
         if self._backoff.failures >= UNSTEADY:
-            hint = "again and again: does another device use this device_id? See `doctor`"
+            hint = "again and again: another device of this name, or a wrong fleet? See `doctor`"
         self._log.warning("disconnected", reason=str(code), hint=hint)
 
     def _wait_longer(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetmark_agent import timing
+from fleetmark_protocol.joblimits import trials_at_most
 from fleetmark_protocol.messages import JobSpec
 from fleetmark_protocol.values import MAX_TOKEN_IDS, clip
 from fleetmark_protocol.workloads import Workload
@@ -88,14 +89,7 @@ def planned_count(spec: JobSpec) -> int:
 
     Counted, not planned: somebody may ask for billions.
     """
-    return sum(_count(workload) for workload in spec.workloads)
-
-
-def _count(workload: Workload) -> int:
-    if workload.kind == "concurrency":
-        return (workload.warmup + workload.repetitions) * workload.clients
-    each = 1 if workload.kind == "soak" else len(workload.prompts)
-    return workload.warmup + workload.repetitions * each
+    return trials_at_most(spec.workloads)
 
 
 def soak_request(

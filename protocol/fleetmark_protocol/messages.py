@@ -115,6 +115,10 @@ class Inventory(Message):
     jobs: Many[KnownJob] = ()
     time_zone: Label | None = None
     """Name in the IANA database; what maintenance windows in the device's own time go by."""
+    max_job_s: Positive | None = None
+    """Longest that the device's owner lets a job hold it; absent where an older agent speaks."""
+    max_context_tokens: Count | None = None
+    """Most tokens that the owner allows over all contexts of an engine; absent without a limit."""
 
 
 Seq = Annotated[int, Field(ge=1, lt=2**63)]

@@ -66,7 +66,7 @@ class BrokerSettings(Section):
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
 
     @model_validator(mode="after")
-    def _no_password_in_clear(self) -> Self:
+    def _go_together(self) -> Self:
         if self.username is not None and not self.uses_tls and not is_loopback(self.host):
             raise ValueError(
                 f"would send a password to {self.host} in clear; leave tls out, and set ca_file"
@@ -75,6 +75,10 @@ class BrokerSettings(Section):
             raise ValueError("ca_file and cert_file are for TLS, which is off: set tls = true")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together")
+        if self.password_file is not None and self.username is None:
+            raise ValueError(
+                "password_file is not used without username: username and password_file go together"
+            )
         return self
 
     @property

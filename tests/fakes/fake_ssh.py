@@ -15,7 +15,8 @@ ONLINE = '{{"device": "{node}", "connected": true}}'
 class FakeSsh:
     """Keeps account of what runs, and of how much runs at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, online: str = ONLINE) -> None:
+        self._online = online
         self.ran: list[tuple[str, str]] = []
         self.most_at_once = 0
         self._running = 0
@@ -28,5 +29,5 @@ class FakeSsh:
         self.most_at_once = max(self.most_at_once, self._running)
         await asyncio.sleep(0)
         self._running -= 1
-        answer = {PROBE: BARE, scripts.WAIT: ONLINE}.get(script, "")
+        answer = {PROBE: BARE, scripts.WAIT: self._online}.get(script, "")
         return answer.format(node=destination)

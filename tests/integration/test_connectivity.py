@@ -27,11 +27,10 @@ def centre(tmp_path):
     centre.stop()
 
 
-def settings_for(centre, directory, device_id="pi-1", **changed):
+def settings_for(centre, directory, device_id="pi-1", fleet="lab", **changed):
     broker = centre.settings("pi-1").model_copy(update=changed)
-    return AgentSettings(
-        device_id=device_id, fleet="lab", state_dir=directory / "state", broker=broker
-    )
+    state_dir = directory / "state"
+    return AgentSettings(device_id=device_id, fleet=fleet, state_dir=state_dir, broker=broker)
 
 
 def found(settings, running_boot_id=None):
@@ -207,6 +206,12 @@ def test_a_device_under_anothers_user_name_learns_that_it_is_not_heard(centre, t
     finding = the_bad_one(settings_for(centre, tmp_path, device_id="pi-9"))
     assert "do not let pi-1 speak as 'pi-9'" in finding.what
     assert "must be the device_id" in finding.hint
+
+
+def test_a_device_in_another_fleet_than_its_identitys_learns_that_it_is_not_heard(centre, tmp_path):
+    finding = the_bad_one(settings_for(centre, tmp_path, fleet="elsewhere"))
+    assert "speak as 'pi-1' in fleet 'elsewhere'" in finding.what
+    assert "the fleet that of its identity" in finding.hint
 
 
 def test_rules_that_keep_a_device_from_hearing_itself_are_found(tmp_path, mosquitto_with_rules):

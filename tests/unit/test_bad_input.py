@@ -93,6 +93,10 @@ CASES = {
     "certificate without key": Case(
         broker(ca_file="{dir}/ca.crt", cert_file="{dir}/pi.crt"), ("go together",)
     ),
+    "password without user": Case(
+        broker(password_file="{dir}/private"),
+        ("config.toml: broker: password_file", "username and password_file go together"),
+    ),
     "token for everybody": Case(
         INFLUX % "open", ("store.token_file: every user", "chmod o= {dir}/open"), COLLECTOR
     ),

@@ -29,13 +29,14 @@ def doctor(config: ConfigOption = None) -> None:
     Changes nothing, and may be run beside the agent. Exits with 1 if something keeps the agent
     from working.
     """
+    from fleetmark_agent import servicecheck
     from fleetmark_protocol import logs
 
     settings = settings_from(config)
     # What the checks find is printed below; what they log on the way would only repeat it.
     logs.configure("error", settings.log_format)
     bad = False
-    for finding in examine(settings):
+    for finding in examine(settings, servicecheck.units_of(config)):
         typer.echo(f"{finding.level:>4}  {finding.what}")
         if finding.hint is not None:
             typer.echo(f"      -> {finding.hint}")
@@ -43,12 +44,19 @@ def doctor(config: ConfigOption = None) -> None:
     raise typer.Exit(1 if bad else 0)
 
 
-def examine(settings: "AgentSettings") -> Iterator[Finding]:
-    """Yield a finding for each thing looked at; nothing is written but a probe that is removed."""
+def examine(settings: "AgentSettings", units: tuple[Path, ...] = ()) -> Iterator[Finding]:
+    """Yield a finding for each thing looked at; nothing is written but a probe that is removed.
+
+    Args:
+        settings: of this device.
+        units: where a service with these settings would be installed; see `servicecheck`.
+    """
+    from fleetmark_agent.servicecheck import examine_agent
+
     yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}")
     yield Finding("ok", f"device {settings.device_id!r} of fleet {settings.fleet!r}")
     yield from _state(settings)
-    yield from _agent(settings)
+    yield examine_agent(settings.state_dir, units)
     yield from _outbox(settings)
     yield from _broker(settings)
     yield from _backends(settings)
@@ -101,26 +109,6 @@ def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
-
-
-def _agent(settings: "AgentSettings") -> Iterator[Finding]:
-    from fleetmark_agent import statelock
-
-    try:
-        pid = statelock.holder(settings.state_dir)
-    except OSError as error:
-        yield Finding(
-            "warn",
-            f"cannot see whether an agent runs on this state_dir: {error.strerror}",
-            "run the doctor as the user that the agent runs as",
-        )
-        return
-    if pid is None:
-        yield Finding(
-            "info", "no agent runs on this state_dir", "start it: fleetmark-agent run [-c FILE]"
-        )
-    else:
-        yield Finding("info", f"an agent (pid {pid}) runs on this state_dir")
 
 
 def _outbox(settings: "AgentSettings") -> Iterator[Finding]:

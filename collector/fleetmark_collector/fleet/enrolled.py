@@ -41,7 +41,8 @@ class EnrolledKits:
             # The settings on the device stay, and go with this kind alone.
             wish = replace(wish, kind=identity.kind)
         elif identity is not None:
-            # Lost on the device and here: nobody shall come with it any more.
+            # Lost on the device and here: nobody shall come with it any more. Its settings stay.
+            wish = replace(wish, fleet=wish.fleet or identity.fleet)
             self.enrolment.revoke([device])
         made = self.enrolment.enroll(device, wish, renew=renew)
         files = {name: text.encode() for name, text in made.files.items()}

@@ -183,6 +183,12 @@ class Installer:
             )
         if device != plan.device:
             raise FleetmarkError(f"it is online as {last_words(str(device))}, not as {plan.device}")
+        refusal = status.get("collector_refusal")
+        if refusal:
+            raise FleetmarkError(
+                f"it is online, but the collector takes nothing of it: {last_words(str(refusal))}",
+                hint="what it measures waits there; --package of a version that goes with this one",
+            )
 
     def _end(self, plan: Plan, state: Literal["done", "unchanged", "planned"]) -> None:
         self._ended(Outcome(plan.target, plan.device, state, plan.steps))

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetmark_collector.enrolment.brokeracl import SIMULATOR
+from fleetmark_collector.enrolment.brokerusers import COLLECTOR
 from fleetmark_collector.fleet.hosts import Target
 from fleetmark_collector.fleet.kits import ON_DEVICE, SETTINGS, Kit, Kits, broker_of
 from fleetmark_collector.fleet.probe import PACKAGE, Facts, check
@@ -82,7 +84,7 @@ def name_device(target: Target, facts: Facts) -> str:
     """Return the id the device shall have: as listed, else as it has it, else its host name.
 
     Raises:
-        FleetmarkError: it has another one, or what it says, or its host name, is none.
+        FleetmarkError: it has another one, or what it says, or its host name, is none or not its.
     """
     if facts.device is not None and not is_name(facts.device):
         raise FleetmarkError(
@@ -97,6 +99,12 @@ def name_device(target: Target, facts: Facts) -> str:
     device = target.device or facts.device or facts.host_device
     if device is None:
         raise FleetmarkError("its host name makes no device id", hint="give it an id in a @FILE")
+    if device in (COLLECTOR, SIMULATOR) and target.device is None and facts.device is None:
+        # The broker lets that user do what no device may.
+        raise FleetmarkError(
+            f"its host name is that of the centre's own user {device}",
+            hint="give it an id in a @FILE",
+        )
     return device
 
 

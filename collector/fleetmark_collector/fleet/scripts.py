@@ -51,12 +51,21 @@ systemctl restart {PACKAGE}.service </dev/null ||
     {{ journalctl -u {PACKAGE}.service -n 3 --no-pager -o cat >&2; exit 1; }}
 """
 
-# Input: for how many seconds to ask. Prints the last answer: JSON, or why there is none.
+# Input: for how many seconds to ask. Prints the last answer: JSON, or why there is none. Whether
+# the collector takes the device's records shows with its first answer, a moment after the broker's;
+# where no collector answers, the device is online all the same. Connected and yet not well is who
+# is refused by the collector.
 WAIT = """\
 read -r seconds
 until=$(($(date +%s) + seconds))
+unheard=5
 while :; do
-    said=$(fleetmark-agent status --json </dev/null 2>&1) && break
+    if said=$(fleetmark-agent status --json </dev/null 2>&1); then
+        case $said in *'"collector_version": null'*) unheard=$((unheard - 1)) ;; *) break ;; esac
+        if [ $unheard -eq 0 ]; then break; fi
+    else
+        case $said in *'"connected": true'*) break ;; esac
+    fi
     if [ "$(date +%s)" -ge "$until" ]; then break; fi
     sleep 2
 done

@@ -1,5 +1,6 @@
 """What a device says of itself, on boards and in clouds that the tests do not run on."""
 
+import math
 import platform
 from pathlib import Path
 
@@ -140,3 +141,26 @@ def test_the_owners_time_zone_stands_before_the_systems():
 
     assert zone() == "Europe/Vienna"
     assert zone(time_zone="Asia/Tokyo") == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        ({}, (604_800, None)),
+        ({"max_job_s": 60, "max_context_tokens": 4096}, (60, 4096)),
+        ({"max_job_s": math.inf, "max_context_tokens": 2**70}, (None, None)),
+    ],
+)
+def test_the_inventory_says_what_the_owner_lets_a_job_take(owner, said):
+    message = make_inventory(
+        settings=AgentSettings(device_id="pi", runner=owner),
+        boot_id="00000000-0000-0000-0000-000000000000",
+        time_ns=7,
+        hardware=hardware(),
+        backends=[],
+        models=[],
+        sensors=[],
+        jobs=[],
+    )
+    assert (message.max_job_s, message.max_context_tokens) == said
+    assert Inventory.model_validate_json(message.model_dump_json()) == message

@@ -11,12 +11,13 @@ from agentdevice import assignment
 from fleetmark_agent import limits
 from fleetmark_agent.config import AgentSettings, RunnerSettings
 from fleetmark_agent.engine import KEPT_LOGS, forget_old_logs
-from fleetmark_agent.limits import MAX_TRIALS, MAX_WORKLOADS, check_size
+from fleetmark_agent.limits import check_size
 from fleetmark_agent.models.facts import ModelFacts
 from fleetmark_agent.models.preflight import check_fits
 from fleetmark_agent.preflight import check_job, with_slots
 from fleetmark_agent.trials import plan, planned_count
 from fleetmark_protocol.errors import ConfigError, JobTooLarge, ModelTooLarge
+from fleetmark_protocol.joblimits import MAX_TRIALS, MAX_WORKLOADS
 from fleetmark_protocol.messages import JobSpec, Options
 from fleetmark_protocol.settings import load
 

@@ -43,7 +43,7 @@ def test_an_identity_that_ends_soon_is_renewed_by_one_of_its_kind(kits):
 
 def test_an_identity_that_was_lost_everywhere_is_ended_before_another_is_made(kits):
     there = kits(NOW, kind="certificate")
-    there.make("pi-1", ())
+    there.enrolment.enroll("pi-1", Wish(host="centre.example", fleet="lab"))
     [first] = there.enrolment.find("pi-1").certificates
     directory = there.enrolment.keep.path("devices/pi-1")
     for file in directory.iterdir():
@@ -52,6 +52,7 @@ def test_an_identity_that_was_lost_everywhere_is_ended_before_another_is_made(ki
     assert (there.taken("pi-1"), there.find("pi-1")) == (True, None)
     there.make("pi-1", ())
     assert first not in there.enrolment.find("pi-1").certificates
+    assert there.enrolment.find("pi-1").fleet == "lab", "as its settings, which stay, say"
 
 
 def test_a_broker_that_does_not_run_needs_nothing_of_the_operator(kits):

@@ -85,6 +85,14 @@ def test_a_dry_run_enrolls_nobody_and_only_looks(run):
     assert kits.events == []
 
 
+def test_who_is_online_but_refused_by_the_collector_is_not_done(run):
+    refused = '{{"device": "{node}", "connected": true, "collector_refusal": "9.0 is too new"}}'
+    outcomes, _ = run(FakeSsh(refused), FakeKits())
+    assert {one.state for one in outcomes} == {"failed"}
+    assert outcomes[0].problem.endswith("the collector takes nothing of it: 9.0 is too new")
+    assert "--package" in outcomes[0].hint
+
+
 def test_who_does_not_wish_to_wait_does_not_ask(run):
     ssh = FakeSsh()
     outcomes, _ = run(ssh, FakeKits(), wait_s=0)

@@ -169,7 +169,7 @@ def test_without_a_package_a_device_needs_an_agent_of_its_own():
 @pytest.mark.parametrize(
     ("listed", "set_there", "node", "expected"),
     [
-        ("pi-9", None, "x", "pi-9"),
+        ("fleetmark-simulator", None, "fleetmark-simulator", "fleetmark-simulator"),
         ("pi-9", "pi-9", "x", "pi-9"),
         (None, "pi-7", "x", "pi-7"),
         (None, None, "Raspberry Pi.local", "raspberry-pi-local"),
@@ -181,6 +181,12 @@ def test_a_device_is_called_as_listed_else_as_it_is_else_as_its_host(
     settings = None if set_there is None else f'device_id = "{set_there}"\n'
     target = Target("board", listed, (), "hosts:1")
     assert name_device(target, facts(settings=settings, node=node)) == expected
+
+
+def test_a_host_name_that_is_a_user_of_the_centre_makes_no_device_unless_somebody_says_so():
+    for user in ("fleetmark-simulator", "fleetmark-collector"):
+        with pytest.raises(FleetmarkError, match=f"the centre's own user {user}"):
+            name_device(TARGET, facts(settings=None, node=user))
 
 
 def test_a_device_keeps_its_name_whatever_a_list_says():

@@ -169,7 +169,7 @@ def test_the_password_is_read_from_its_file_and_never_shown(tmp_path):
     assert "s3cret" not in repr(broker) + repr(broker.password())
     assert BrokerSettings().password() is None
     with pytest.raises(ConfigError, match=r"broker\.password_file"):
-        BrokerSettings(password_file=tmp_path / "missing").password()
+        BrokerSettings(username="u", password_file=tmp_path / "missing").password()
 
 
 def test_a_password_written_into_the_file_is_not_repeated_in_the_message(toml):
