@@ -43,6 +43,8 @@ SECRETS = (
 def init(keep: Keep, names: list[str]) -> None:
     """Make everything that is missing."""
     for name in names:
+        if certificates.is_address(name) and "%" in name:
+            raise Wrong(f"{name!r}: what stands behind % counts on one machine alone")
         if not certificates.is_address(name) and not HOST_NAME.fullmatch(name):
             raise Wrong(f"{name!r}: neither a host name nor an address")
     if not names and not keep.has("names"):
@@ -72,9 +74,9 @@ def init(keep: Keep, names: list[str]) -> None:
         _tell_compose(keep.group)
 
 
-def _users(keep: Keep) -> list[str]:
-    """Return those whom an older fleetmark let in: it gave nobody rules of his own."""
-    return [user for user in brokerusers.users(keep) if user != brokerusers.COLLECTOR]
+def _users(keep: Keep) -> dict[str, str | None]:
+    """Return those whom an older fleetmark let in: it gave nobody rules of his own, nor a fleet."""
+    return {user: None for user in brokerusers.users(keep) if user != brokerusers.COLLECTOR}
 
 
 def _tell_compose(group: int) -> None:

@@ -65,9 +65,10 @@ class Centre:
         return setup_centre(self.keep, *args)
 
     def enroll(self, *args: object) -> subprocess.CompletedProcess[str]:
-        """Run `fleetmark enroll`; devices get passwords unless `--certificate` is among `args`."""
+        """Run `fleetmark enroll`; by passwords and in fleet `lab` unless `args` say otherwise."""
         kind = () if "--certificate" in args else ("--password",)
-        return self.command("enroll", *args, *kind)
+        fleet = () if "--fleet" in args else ("--fleet", "lab")
+        return self.command("enroll", *args, *kind, *fleet)
 
     def command(self, *args: object) -> subprocess.CompletedProcess[str]:
         """Run a command of the collector on the secrets."""
@@ -93,6 +94,17 @@ class Centre:
             )
         wait_for(lambda: listens(self.port), what="the broker")
         return self
+
+    @property
+    def memory_mb(self) -> int:
+        """What the broker has of the machine's memory."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
+        return int(status.partition("VmRSS:")[2].split()[0]) // 1024
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def reload(self) -> None:
         """Have the broker read users and ACL again."""

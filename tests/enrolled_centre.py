@@ -15,7 +15,8 @@ from fleetmark_collector.enrolment.enrolling import Enrolment, Wish
 from servers import free_port, wait_for
 
 COLLECTOR = "fleetmark-collector"
-CERTIFICATE, PASSWORD = Wish(kind="certificate"), Wish(kind="password")
+FLEET = "lab"
+CERTIFICATE, PASSWORD = (Wish(kind=kind, fleet=FLEET) for kind in ("certificate", "password"))
 KINDS = {"by-certificate": CERTIFICATE, "by-password": PASSWORD}
 
 _numbers = itertools.count()

@@ -13,7 +13,7 @@ from pathlib import Path
 from centre.telling import Wrong, say
 from fleetmark_collector.enrolment.keep import Keep
 
-CA_DAYS = 3650
+CA_DAYS = 7300
 SERVER_DAYS = 825
 RENEW_DAYS = 30
 """A certificate that ends sooner is made anew."""

@@ -13,7 +13,10 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from deployed import COLLECTOR, Centre
+from fleetmark_agent.brokerclient import client_id, make_client
+from fleetmark_agent.config import AgentSettings
 from fleetmark_protocol import topics
+from fleetmark_protocol.settings import BrokerSettings
 from servers import each_closed, wait_for
 
 pytestmark = pytest.mark.integration
@@ -60,12 +63,11 @@ def lawful(user: str, topic: str) -> tuple[bool, bool]:
     levels = topic.split("/")
     if levels[:2] != ["fleetmark", "v1"] or len(levels) != (6 if "jobs" in levels[4:5] else 5):
         return False, False
-    # A fleet is any level, an empty one as well: the rules cannot say more, the centre does.
     fleet, device, channel = levels[2:5]
     if user == COLLECTOR:
-        # A status, too: it says that a device is offline which was revoked.
+        # In any fleet; a status, too: it says that a device is offline which was revoked.
         return channel in {"ack", "jobs", "status"}, channel in SAYS
-    mine = fleet == "simulated" if user == SIMULATOR else device == user
+    mine = fleet == "simulated" if user == SIMULATOR else (fleet, device) == ("lab", user)
     return mine and channel in SAYS, mine and channel in HEARS
 
 
@@ -75,12 +77,12 @@ _numbers = itertools.count()
 class Client:
     """A plain MQTT client of one user that remembers what it hears."""
 
-    def __init__(self, centre: Centre, user: str, filters=(), will: str = ""):
+    def __init__(self, centre: Centre, user: str, filters=(), will: str = "", client_id: str = ""):
         self.got: list[tuple[str, bytes]] = []
         ready, self.lost = threading.Event(), threading.Event()
         self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"acl{next(_numbers)}",
+            client_id=client_id or f"acl{next(_numbers)}",
             reconnect_on_failure=False,
         )
         kit = centre.keep / "devices" / user
@@ -236,3 +238,46 @@ def test_who_was_let_in_under_one_name_cannot_take_anothers_by_a_certificate(cen
     liar.disconnect()
     liar.loop_stop()
     assert "fleetmark/v1/lab/pi-1/status" not in observer.heard(b"a lie")
+
+
+def settings_of(centre: Centre, device: str, state_dir: Path) -> AgentSettings:
+    broker = centre.settings(device)
+    if device == "pi-3":
+        kit = centre.keep / "devices" / device
+        broker = BrokerSettings(
+            host="localhost",
+            port=centre.certificates_port,
+            ca_file=centre.keep / "ca.crt",
+            cert_file=kit / "agent.crt",
+            key_file=kit / "agent.key",
+        )
+    return AgentSettings(device_id=device, fleet="lab", state_dir=state_dir, broker=broker)
+
+
+@pytest.mark.parametrize("device", ["pi-1", "pi-3"], ids=["password", "certificate"])
+def test_who_knows_a_devices_names_cannot_throw_it_off_by_its_client_id(
+    centre, client, tmp_path, device
+):
+    settings = settings_of(centre, device, tmp_path)
+    ours, connected, lost = make_client(settings), threading.Event(), threading.Event()
+    ours.on_connect = lambda *_: connected.set()
+    ours.on_disconnect = lambda *_: lost.set()
+    ours.reconnect_delay_set(60, 60)
+    ours.connect("localhost", settings.broker.port)
+    ours.loop_start()
+    try:
+        assert connected.wait(10)
+        # All that another device has: the names, this code, a secret of its own, the CA.
+        known = [centre.password_file("pi-2").read_bytes().strip(), b"", device.encode()]
+        known += [(centre.keep / "ca.crt").read_bytes(), f"lab/{device}".encode()]
+        guesses = {client_id(settings, suffix, one) for suffix in ("", "-doctor") for one in known}
+        for guess in (*guesses, device, f"fleetmark-lab-{device}"):
+            client("pi-2", client_id=guess).say("fleetmark/v1/lab/pi-2/data", b"in")
+        ours.publish(f"fleetmark/v1/lab/{device}/data", b"still here", qos=1).wait_for_publish(10)
+        assert not lost.is_set()
+        # The broker would throw it off for whoever knew.
+        client("pi-2", client_id=ours._client_id.decode())
+        assert lost.wait(10)
+    finally:
+        ours.disconnect()
+        ours.loop_stop()

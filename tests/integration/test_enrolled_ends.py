@@ -33,7 +33,7 @@ def test_a_device_that_is_enrolled_while_the_broker_runs_gets_in_and_disturbs_no
     connect, centre
 ):
     there = [connect(device) for device in KINDS]
-    done = centre.cli("enroll", "new", "--json")
+    done = centre.cli("enroll", "new", "--fleet", "lab", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["broker_told"]
     collector = connect(COLLECTOR, topics="fleetmark/v1/lab/new/data")

@@ -61,7 +61,17 @@ def enroll(
         typer.Option(
             metavar="NAME",
             help="Name or address that devices reach the broker by; needed the first time, may be "
-            "given several times. The first one goes into the kit.",
+            "given several times. The first one goes into the kits that are made now; later ones "
+            "get the very first name again.",
+        ),
+    ] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The only fleet that the device may speak in (default: `default`; for a renewal "
+            "the one that it has).",
+            show_default=False,
         ),
     ] = None,
     tag: Annotated[
@@ -95,21 +105,39 @@ def enroll(
     from fleetmark_collector.enrolment.enrolling import Wish
 
     enrolment = _open(config, data_dir, directory)
-    enrolment.check(devices, renew)
-    enrolment.prepare(host or ())
     wish = Wish(
         kind="password" if password else "certificate",
         days=days,
         tags=tuple(tag or ()),
         host=host[0] if host else None,
+        fleet=fleet,
     )
-    kits = []
+    devices = list(dict.fromkeys(devices))
+    enrolment.check(devices, renew, wish, host or ())
+    enrolment.prepare(host or ())
+    before = {one.device: one for one in enrolment.identities()}
+    kits: list[Kit] = []
     try:
         for device in devices:
             kits.append(enrolment.enroll(device, wish, renew, out))  # noqa: PERF401 - one may fail
     finally:
         # Also of those that came before one that failed.
         told = _tell(enrolment)
+        if kits:
+            _say_kits(enrolment, kits, renew, show_secret, told, as_json)
+    moved = [one for one in devices if one in before and fleet not in (None, before[one].fleet)]
+    if moved:
+        _say_offline(settings_from(config, data_dir), moved, fleet)
+
+
+def _say_kits(
+    enrolment: "Enrolment",
+    kits: Sequence["Kit"],
+    renewed: bool,
+    show_secret: bool,
+    told: bool,
+    as_json: bool,
+) -> None:
     found = {one.device: one for one in enrolment.identities()}
     if as_json:
         print_json(
@@ -120,7 +148,7 @@ def enroll(
         )
         return
     for one in kits:
-        _say_kit(one, found[one.device], renew)
+        _say_kit(one, found[one.device], renewed)
         if show_secret:
             typer.echo(one.files[one.secret_name].rstrip())
 
@@ -131,7 +159,7 @@ def identities(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """List who is enrolled, by what, and until when. No secret is shown."""
+    """List who is enrolled, in which fleet, by what, and until when. No secret is shown."""
     from rich.table import Table
 
     from fleetmark_collector.enrolment.authority import now_utc
@@ -142,12 +170,13 @@ def identities(
         print_json([_identity_fields(one, now) for one in known])
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("DEVICE", "BY", "SINCE", "ENDS", ""):
+    for heading in ("DEVICE", "FLEET", "BY", "SINCE", "ENDS", ""):
         table.add_column(heading)
     for one in known:
         state = one.state(now)
         table.add_row(
             one.device,
+            one.fleet or "any",
             one.kind,
             f"{one.made:%Y-%m-%d}" if one.made else "-",
             f"{one.ends:%Y-%m-%d}" if one.ends else "never",
@@ -211,7 +240,9 @@ def _tell(enrolment: "Enrolment") -> bool:
     return told.done
 
 
-def _say_offline(settings: "CollectorSettings", devices: Sequence[str]) -> None:
+def _say_offline(
+    settings: "CollectorSettings", devices: Sequence[str], but_in: str | None = None
+) -> None:
     from fleetmark_collector.enrolment.farewell import say_offline
     from fleetmark_protocol import logs
     from fleetmark_protocol.errors import ConfigError
@@ -219,7 +250,7 @@ def _say_offline(settings: "CollectorSettings", devices: Sequence[str]) -> None:
     # What stands in the way is said below, in one line.
     logs.configure("error", settings.log_format)
     try:
-        trouble = say_offline(settings.broker, devices)
+        trouble = say_offline(settings.broker, devices, but_in)
     except ConfigError as error:
         trouble = error.message
     if trouble is not None:
@@ -238,11 +269,14 @@ def _say_kit(kit: "Kit", identity: "Identity", renewed: bool) -> None:
         f"  copy it to the device, and there: sudo install -m 640 -g fleetmark-agent "
         f"{'*' if not renewed else ' '.join(names)} {ON_DEVICE}/"
     )
+    if renewed and identity.fleet is not None:
+        typer.echo(f'  its agent.toml must say: fleet = "{identity.fleet}"')
 
 
 def _kit_fields(kit: "Kit", identity: "Identity", show_secret: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "device": kit.device,
+        "fleet": identity.fleet,
         "kind": identity.kind,
         "ends": identity.ends.isoformat() if identity.ends else None,
         "kit": str(kit.directory),
@@ -256,6 +290,7 @@ def _kit_fields(kit: "Kit", identity: "Identity", show_secret: bool) -> dict[str
 def _identity_fields(identity: "Identity", now: "datetime") -> dict[str, Any]:
     return {
         "device": identity.device,
+        "fleet": identity.fleet,
         "kind": identity.kind,
         "made": identity.made.isoformat() if identity.made else None,
         "ends": identity.ends.isoformat() if identity.ends else None,

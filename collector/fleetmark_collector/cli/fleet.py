@@ -78,6 +78,10 @@ def install(
             "been enrolled yet.",
         ),
     ] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The only fleet that devices enrolled now may speak in."),
+    ] = None,
     at_once: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=64, help="Devices at a time.")
     ] = 8,
@@ -123,7 +127,7 @@ def install(
         kits,
         config,
         data_dir,
-        Wish(kind="password" if password else "certificate", days=days, host=host),
+        Wish(kind="password" if password else "certificate", days=days, host=host, fleet=fleet),
     )
     with watching(len(targets)) as watcher:
         installer = Installer(ssh, source, packages, watcher, at_once=at_once, wait_s=wait_s)

@@ -17,7 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fleetmark_collector.enrolment.keep import Keep
 from fleetmark_protocol.errors import ConfigError
 
-CA_DAYS = 3650
+CA_DAYS = 7300
+"""Twice the longest identity, so that one can be had until the CA is half way."""
 SERVER_DAYS = 825
 RENEW_DAYS = 30
 """A server's certificate that ends sooner is made anew."""

@@ -6,7 +6,6 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,28 +14,12 @@ from fleetmark_collector.enrolment.authority import Authority, Clock, now_utc
 from fleetmark_collector.enrolment.directories import default_directory
 from fleetmark_collector.enrolment.keep import Keep
 from fleetmark_collector.enrolment.kit import Kit
-from fleetmark_collector.enrolment.registry import Identity, Kind, Registry
+from fleetmark_collector.enrolment.registry import Identity, Registry
+from fleetmark_collector.enrolment.wish import USUAL, Wish, check_device, check_wish
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.ids import is_name
 
-DEFAULT_DAYS = 365
-MAX_DAYS = 3650
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What identity a device is to get.
-
-    Attributes:
-        days: after so many it ends.
-        tags: written into the device's settings.
-        host: that the device reaches the broker by; None: the centre's first name.
-    """
-
-    kind: Kind = "certificate"
-    days: int = DEFAULT_DAYS
-    tags: Sequence[str] = ()
-    host: str | None = None
+__all__ = ["Enrolment", "Wish"]
 
 
 class Enrolment:
@@ -96,16 +79,25 @@ class Enrolment:
         now = self._clock()
         return [one.device for one in self.identities() if one.state(now) == "ended"]
 
-    def check(self, devices: Iterable[str], renew: bool = False) -> None:
+    def check(
+        self,
+        devices: Iterable[str],
+        renew: bool = False,
+        wish: Wish = USUAL,
+        hosts: Sequence[str] = (),
+    ) -> None:
         """Refuse what `enroll` would refuse of any of them, before anything is made.
 
         Raises:
-            ConfigError: no device id; enrolled already, or not, for a renewal.
+            ConfigError: no device id; enrolled already, or not, for a renewal; a wish or a host
+                that cannot be.
         """
+        check_wish(wish)
+        place.check_hosts(hosts)
         with self._told():
             known = self._registry()
             for device in devices:
-                _check(device)
+                check_device(device)
                 self._check_enrolled(device, known, renew)
 
     def prepare(self, hosts: Sequence[str] = ()) -> None:
@@ -118,7 +110,7 @@ class Enrolment:
             self._prepare(hosts)
 
     def enroll(
-        self, device: str, wish: Wish = Wish(), renew: bool = False, out: Path | None = None
+        self, device: str, wish: Wish = USUAL, renew: bool = False, out: Path | None = None
     ) -> Kit:
         """Give a device an identity, and return what is to be copied to it.
 
@@ -135,8 +127,8 @@ class Enrolment:
             ConfigError: no device id, enrolled already (or not, for a renewal), nobody has said how
                 devices reach this machine, or the directory cannot be written.
         """
-        _check(device)
-        _check_wish(wish)
+        check_device(device)
+        check_wish(wish)
         with self._changing():
             names = self._prepare([wish.host] if wish.host else [])
             before = self._registry()
@@ -197,7 +189,7 @@ class Enrolment:
     def _prepare(self, hosts: Sequence[str]) -> list[str]:
         known = self._registry()
         names = place.prepare(self.keep, self._authority, hosts, known.revocations())
-        brokeracl.write(self.keep, known.identities)
+        brokeracl.write(self.keep, known.fleets())
         return names
 
     def _check_enrolled(self, device: str, known: Registry, renew: bool) -> None:
@@ -225,19 +217,20 @@ class Enrolment:
         now = self._clock().replace(microsecond=0)
         ends = now + timedelta(days=wish.days)
         ca = self.keep.read("ca.crt")
+        fleet = wish.fleet_for(old)
+        settings = kit.Settings(device, host, ends, fleet, wish.tags)
         certificates = {} if old is None else dict(old.certificates)
         if wish.kind == "certificate":
             issued = self._authority.issue(device, ends)
             certificates[issued.serial] = issued.ends
-            files = kit.with_certificate(
-                device, issued.certificate, issued.key, host, ca, ends, wish.tags
-            )
+            files = kit.with_certificate(settings, ca, issued.certificate, issued.key)
         else:
             password = secrets.token_hex(32)
-            files = kit.with_password(device, password, host, ca, ends, wish.tags)
+            files = kit.with_password(settings, ca, password)
         identity = Identity(
             device=device,
             kind=wish.kind,
+            fleet=fleet,
             made=now,
             ends=ends,
             certificates={serial: end for serial, end in certificates.items() if end > now},
@@ -249,11 +242,11 @@ class Enrolment:
             brokerusers.drop_users(self.keep, [identity.device])
         else:
             brokerusers.set_user(self.keep, identity.device, password.strip())
-        brokeracl.write(self.keep, self._registry().identities)
+        brokeracl.write(self.keep, self._registry().fleets())
 
     def _settle(self, wanted: Registry, gone: Iterable[str] = ()) -> None:
         """Have the broker's files say what a registry says, the most effective first."""
-        brokeracl.write(self.keep, wanted.identities)
+        brokeracl.write(self.keep, wanted.fleets())
         brokerusers.drop_users(self.keep, gone)
         if self._authority.can_sign:
             self._authority.revoke(wanted.revocations())
@@ -279,20 +272,3 @@ class Enrolment:
             elif error.errno in (errno.ENOSPC, errno.EDQUOT):
                 hint = "make room, then run this again"
             raise ConfigError(f"{where}: {error.strerror or error}", hint=hint) from error
-
-
-def _check(device: str) -> None:
-    if not is_name(device):
-        raise ConfigError(
-            f"{device!r} is no device id: small letters, digits, - and _, at most 63, a letter or "
-            "digit first"
-        )
-    if device == brokerusers.COLLECTOR:
-        raise ConfigError(f"{device} is the collector's own name")
-
-
-def _check_wish(wish: Wish) -> None:
-    if not 1 <= wish.days <= MAX_DAYS:
-        raise ConfigError(f"--days: from 1 to {MAX_DAYS}, not {wish.days}")
-    if wrong := [tag for tag in wish.tags if not is_name(tag)]:
-        raise ConfigError(f"{wrong[0]!r} is no tag: small letters, digits, - and _")

@@ -22,13 +22,30 @@ _TOML = """\
 # Made by `fleetmark enroll`; this identity ends on {ends}. On the device, in a copy of this
 # directory: sudo install -m 640 -g fleetmark-agent * {there}/
 device_id = "{device}"
-{tags}state_dir = "/var/lib/fleetmark-agent"
+{fleet}{tags}state_dir = "/var/lib/fleetmark-agent"
 
 [broker]
 host = "{host}"
 port = {port}
 ca_file = "{there}/{ca}"
 """
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stands in a device's settings.
+
+    Attributes:
+        host: that it reaches the broker by.
+        ends: when its identity ends.
+        fleet: None leaves it to the agent.
+    """
+
+    device: str
+    host: str
+    ends: datetime
+    fleet: str | None = None
+    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -47,28 +64,18 @@ class Kit:
     directory: Path
 
 
-def with_password(
-    device: str, password: str, host: str, ca: str, ends: datetime, tags: Sequence[str] = ()
-) -> dict[str, str]:
+def with_password(settings: Settings, ca: str, password: str) -> dict[str, str]:
     """Return the files of a device that has a password."""
-    settings = _settings(device, host, TLS_PORT, ends, tags)
-    settings += f'username = "{device}"\npassword_file = "{ON_DEVICE}/{PASSWORD}"\n'
-    return {SETTINGS: settings, CA: ca + "\n", PASSWORD: password + "\n"}
+    text = _text(settings, TLS_PORT)
+    text += f'username = "{settings.device}"\npassword_file = "{ON_DEVICE}/{PASSWORD}"\n'
+    return {SETTINGS: text, CA: ca + "\n", PASSWORD: password + "\n"}
 
 
-def with_certificate(
-    device: str,
-    certificate: str,
-    key: str,
-    host: str,
-    ca: str,
-    ends: datetime,
-    tags: Sequence[str] = (),
-) -> dict[str, str]:
+def with_certificate(settings: Settings, ca: str, certificate: str, key: str) -> dict[str, str]:
     """Return the files of a device that has a certificate."""
-    settings = _settings(device, host, CERTIFICATES_PORT, ends, tags)
-    settings += f'cert_file = "{ON_DEVICE}/{CERTIFICATE}"\nkey_file = "{ON_DEVICE}/{KEY}"\n'
-    return {SETTINGS: settings, CA: ca + "\n", CERTIFICATE: certificate, KEY: key}
+    text = _text(settings, CERTIFICATES_PORT)
+    text += f'cert_file = "{ON_DEVICE}/{CERTIFICATE}"\nkey_file = "{ON_DEVICE}/{KEY}"\n'
+    return {SETTINGS: text, CA: ca + "\n", CERTIFICATE: certificate, KEY: key}
 
 
 def write(there: Keep, device: str, files: dict[str, str]) -> None:
@@ -82,13 +89,14 @@ def write(there: Keep, device: str, files: dict[str, str]) -> None:
             there.path(f"{device}/{name}").unlink(missing_ok=True)
 
 
-def _settings(device: str, host: str, port: int, ends: datetime, tags: Sequence[str]) -> str:
+def _text(settings: Settings, port: int) -> str:
     return _TOML.format(
-        device=device,
-        ends=f"{ends:%Y-%m-%d}",
+        device=settings.device,
+        ends=f"{settings.ends:%Y-%m-%d}",
+        fleet=f'fleet = "{settings.fleet}"\n' if settings.fleet is not None else "",
         # A list of plain names looks the same in TOML.
-        tags=f"tags = {json.dumps(list(tags))}\n" if tags else "",
-        host=host,
+        tags=f"tags = {json.dumps(list(settings.tags))}\n" if settings.tags else "",
+        host=settings.host,
         port=port,
         there=ON_DEVICE,
         ca=CA,

@@ -16,6 +16,9 @@ THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*\.?")
 
+_SCOPE = "%"
+"""Behind it an IPv6 address says by which of this machine's networks; older versions took it."""
+
 _COLLECTOR_TOML = """\
 # Made by `fleetmark enroll`: how the collector reaches its broker. `fleetmark collect` reads it
 # where no --config names another file; then copy this table into that.
@@ -28,10 +31,27 @@ ca_file = "{directory}/ca.crt"
 """
 
 
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Refuse what devices cannot reach a broker by.
+
+    Raises:
+        ConfigError: neither a host name nor an address, or one that counts on this machine alone.
+    """
+    for host in hosts:
+        if is_address(host) and _SCOPE in host:
+            raise ConfigError(
+                f"--host: {host!r}: what stands behind {_SCOPE} counts on one machine alone, and a "
+                "certificate cannot name it",
+                hint="give a name, or an address that devices reach without it",
+            )
+        if not is_address(host) and not _HOST_NAME.fullmatch(host):
+            raise ConfigError(f"--host: {host!r} is neither a host name nor an address")
+
+
 def prepare(
     keep: Keep, authority: Authority, hosts: Sequence[str], revoked: Mapping[str, datetime]
 ) -> list[str]:
-    """Make what is missing, and return the names of the centre, the best one first.
+    """Make what is missing, and return the names of the centre, the first one that was given first.
 
     Args:
         keep: the directory of secrets.
@@ -43,11 +63,10 @@ def prepare(
         ConfigError: no name is known, one is none, or the CA's key is missing.
         OSError: the directory cannot be written.
     """
-    for host in hosts:
-        if not is_address(host) and not _HOST_NAME.fullmatch(host):
-            raise ConfigError(f"--host: {host!r} is neither a host name nor an address")
+    check_hosts(hosts)
     known = keep.read(NAMES).split() if keep.has(NAMES) else []
-    names = list(dict.fromkeys([*hosts, *known]))
+    # New ones go last: what one command says of its kits must not become what all later ones get.
+    names = [one for one in dict.fromkeys([*known, *hosts]) if _SCOPE not in one]
     if not names:
         raise ConfigError(
             "how do devices reach this machine? Nobody has said it yet",

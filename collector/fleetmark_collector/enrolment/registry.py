@@ -25,6 +25,8 @@ class Identity(BaseModel):
 
     device: Name
     kind: Kind
+    fleet: Name | None = None
+    """The only one that it may speak in; None: any, as before identities had one."""
     made: AwareDatetime | None = None
     """None: before fleetmark kept account of it."""
     ends: AwareDatetime | None = None
@@ -58,6 +60,10 @@ class Registry(BaseModel):
     identities: dict[Name, Identity] = {}
     revoked: dict[str, Revocation] = {}
     """Serial number -> when; those that have ended need not be told any longer."""
+
+    def fleets(self) -> dict[str, str | None]:
+        """Return the fleet of each device; see `Identity.fleet`."""
+        return {device: one.fleet for device, one in self.identities.items()}
 
     def revocations(self) -> dict[str, datetime]:
         """Return when each certificate was revoked, by serial number."""

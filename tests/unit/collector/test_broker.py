@@ -91,12 +91,16 @@ def test_a_file_name_cannot_smuggle_a_directive_in(options, tmp_path):
         broker.check(options(password_file=odd))
 
 
-def test_mosquitto_queues_without_limit_and_takes_what_the_contract_allows(options):
+def test_mosquitto_queues_so_much_and_takes_what_the_contract_allows(options):
     given = options()
     lines = directives(broker.mosquitto_config(given))
     assert lines["listener"] == f"{given.port} 127.0.0.1"
-    assert lines["max_queued_messages"] == "0"
-    assert lines["max_inflight_messages"] == "0"
+    assert lines["max_inflight_messages"] == lines["max_queued_messages"] == "0"
+    # Without a limit in flight Mosquitto does not come to the other. What is in flight it has
+    # twice.
+    flight, queue = int(lines["max_inflight_bytes"]), int(lines["max_queued_bytes"])
+    assert 0 < flight < queue
+    assert 2 * flight + queue < int(lines["memory_limit"]) < 2**30
     assert int(lines["message_size_limit"]) >= MAX_PAYLOAD_BYTES
     assert lines["persistence"] == "true"
     assert lines["allow_anonymous"] == "true"

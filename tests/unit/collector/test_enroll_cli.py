@@ -1,7 +1,7 @@
 """`fleetmark enroll`, `identities` and `revoke`, and what `broker` and `collect` make of them."""
 
+import errno
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from fleetmark_collector import broker as brokers
 from fleetmark_collector.cli import broker as broker_command
 from fleetmark_collector.cli import common, enroll
 from fleetmark_collector.config import load_settings
-from fleetmark_collector.enrolment import checking, running
+from fleetmark_collector.enrolment import brokerusers, checking, kit
 from fleetmark_collector.enrolment.enrolling import Enrolment
 from fleetmark_protocol.errors import ConfigError
 
@@ -81,6 +81,45 @@ def test_a_renewal_leaves_the_devices_settings_alone(run):
     run("enroll", "pi", *HOST)
     done = run("enroll", "pi", "--renew")
     assert "fleetmark-agent agent-ca.crt agent.crt agent.key /etc/fleetmark/" in done.stdout
+    assert 'must say: fleet = "default"' in done.stdout
+
+
+def test_one_named_twice_is_one(run):
+    done = run("enroll", "pi", "pi", *HOST, "--json")
+    assert [one["device"] for one in json.loads(done.stdout)["devices"]] == ["pi"]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_of_several_those_are_listed_that_were_made_before_one_failed(
+    run, tmp_path, monkeypatch, form
+):
+    write = kit.write
+
+    def full(there, device, files):
+        if device == "second":
+            raise OSError(errno.ENOSPC, "No space left on device", "/kits")
+        write(there, device, files)
+
+    monkeypatch.setattr(kit, "write", full)
+    done = run("enroll", "first", "second", "third", *HOST, *form, fails="No space left")
+    assert str(tmp_path / "identities/devices/first") in done.stdout
+    assert "second" not in done.stdout
+    if form:
+        assert [one["device"] for one in json.loads(done.stdout)["devices"]] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (("--tag", "BAD TAG"), "no tag"),
+        (("--fleet", "BAD FLEET"), "--fleet"),
+        (("--host", "fe80::1%eth0"), "counts on one machine alone"),
+        (("--host", "two words"), "neither a host name"),
+    ],
+)
+def test_a_wrong_wish_makes_nothing_at_all(run, tmp_path, wish, message):
+    run("enroll", "pi", *HOST, *wish, fails=message)
+    assert not (tmp_path / "identities").exists()
 
 
 def test_one_wrong_device_of_several_makes_none(run, tmp_path):
@@ -98,6 +137,21 @@ def test_identities_are_listed_with_their_end(run):
     assert (pi["kind"], pi["state"]) == ("certificate", "ends soon")
     assert (ec2["kind"], ec2["state"], ec2["certificates"]) == ("password", "ok", {})
     assert "ends soon" in run("identities").stdout
+
+
+def test_identities_are_listed_with_their_fleet(run, tmp_path):
+    run("enroll", "pi", *HOST, "--fleet", "lab")
+    run("enroll", "ec2")
+    old = Enrolment.open(tmp_path).keep
+    brokerusers.set_user(old, "pi-old", "password")
+    listed = json.loads(run("identities", "--json").stdout)
+    assert {one["device"]: one["fleet"] for one in listed} == {
+        "pi": "lab",
+        "ec2": "default",
+        "pi-old": None,
+    }
+    shown = [line.split()[:2] for line in run("identities").stdout.splitlines()]
+    assert shown == [["DEVICE", "FLEET"], ["ec2", "default"], ["pi", "lab"], ["pi-old", "any"]]
 
 
 def test_revoking_says_who_is_out(run):
@@ -227,49 +281,3 @@ def test_a_command_without_settings_takes_those_that_enroll_has_made(run, tmp_pa
     own = tmp_path / "own.toml"
     own.write_text("log_level = 'error'\n")
     assert common.settings_from(own, tmp_path).broker.port == 1883
-
-
-def test_a_number_that_was_left_behind_is_not_taken_for_a_broker(tmp_path):
-    file = tmp_path / "pid"
-    assert running.running_pid(file) is None
-    file.write_text(f"{os.getppid()}\n")
-    assert running.running_pid(file) is None
-
-
-def test_the_number_is_held_through_exec_for_as_long_as_the_process_lives(tmp_path):
-    file = tmp_path / "pid"
-    become = (
-        "import os, pathlib, sys; from fleetmark_collector.enrolment import running;"
-        "running.hold_pid_file(pathlib.Path(sys.argv[1]));"
-        "os.execvp('sh', ['sh', '-c', 'echo ready; read line'])"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", become, file],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout.readline() == b"ready\n"
-        assert running.running_pid(file) == process.pid
-        process.communicate(b"\n")
-    assert running.running_pid(file) is None
-
-
-def test_a_look_at_the_number_and_a_signal_during_the_start_leave_the_broker_alive(tmp_path):
-    file = tmp_path / "pid"
-    become = (
-        "import fcntl, os, pathlib, signal, sys\n"
-        "from fleetmark_collector.enrolment import running\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "looks = open(sys.argv[1], 'w')\n"
-        "fcntl.flock(looks, fcntl.LOCK_SH)\n"
-        "def wait(_):\n"
-        "    os.kill(os.getpid(), signal.SIGHUP)\n"
-        "    looks.close()\n"
-        "running.time.sleep = wait\n"
-        "running.hold_pid_file(pathlib.Path(sys.argv[1]))\n"
-        "os.execvp('sh', ['sh', '-c', 'kill -HUP $$; echo alive'])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", become, file], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

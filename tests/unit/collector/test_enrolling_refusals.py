@@ -2,6 +2,7 @@
 
 import errno
 import os
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -36,6 +37,8 @@ def test_what_is_no_device_id_gets_nothing(enrolment, device):
         ("pi", Wish(), "how do devices reach this machine"),
         ("pi", Wish(host="two words"), "neither a host name nor an address"),
         ("pi", Wish(host="a.example,DNS:evil"), "neither a host name nor an address"),
+        ("pi", Wish(host="fe80::1%eth0"), "counts on one machine alone"),
+        ("pi", Wish(fleet="Not A Fleet"), "--fleet"),
         ("pi", Wish(days=0), "--days"),
         ("pi", Wish(days=3651), "--days"),
         ("pi", Wish(days=3650, host="a.example"), None),
@@ -74,9 +77,16 @@ def test_who_is_not_enrolled_cannot_be_revoked_and_takes_nobody_along(enrolment)
 
 def test_a_certificate_does_not_outlive_its_ca(enrolment, clock):
     enrolment.prepare(["a.example"])
-    clock.pass_days(3600)
-    with pytest.raises(ConfigError, match="CA itself ends on 2036"):
+    clock.pass_days(7000)
+    with pytest.raises(ConfigError, match="CA itself ends on 2046"):
         enrolment.enroll("pi", BY_CERTIFICATE)
+
+
+def test_the_longest_certificate_can_be_had_until_the_ca_is_half_way(enrolment, clock):
+    enrolment.prepare(["a.example"])
+    clock.pass_days(3650)
+    enrolment.enroll("pi", Wish(days=3650))
+    assert enrolment.find("pi").ends == clock.now + timedelta(days=3650)
 
 
 def test_a_registry_that_is_damaged_is_named_and_nothing_is_overwritten(enrolment):
@@ -212,7 +222,7 @@ def test_in_the_cas_own_last_month_the_brokers_certificate_is_not_made_at_each_s
     enrolment, clock
 ):
     enrolment.prepare(["a.example"])
-    clock.pass_days(3640)
+    clock.pass_days(7290)
     enrolment.prepare()
     last = enrolment.keep.read("broker/server.crt")
     enrolment.prepare()

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from deployed import COLLECTOR, setup_centre
+from fleetmark_collector.enrolment.authority import CA_DAYS
+from fleetmark_collector.enrolment.enrolling import Enrolment, Wish
+from fleetmark_collector.enrolment.wish import MAX_DAYS
 
 SECRETS = (
     "collector-password",
@@ -225,3 +229,26 @@ def test_run_again_it_leaves_the_rules_of_those_who_are_enrolled(keep):
     assert "user pi-1\n" in (keep / "broker/acl").read_text()
     assert setup_centre(keep, "init").returncode == 0
     assert tree(keep) == before
+
+
+def test_its_ca_lives_as_long_as_that_of_enroll_and_signs_the_longest_identity(keep):
+    enrolment = Enrolment.open(keep.parent, keep)
+    enrolment.enroll("pi", Wish(days=MAX_DAYS))
+    ca = x509.load_pem_x509_certificate((keep / "ca.crt").read_bytes())
+    lives = ca.not_valid_after_utc - ca.not_valid_before_utc
+    assert lives.days == CA_DAYS
+
+
+def test_a_second_run_leaves_each_device_in_its_fleet(keep):
+    enrolment = Enrolment.open(keep.parent, keep)
+    enrolment.enroll("pi", Wish(kind="password", fleet="lab"))
+    before = (keep / "broker" / "acl").read_text()
+    assert "fleetmark/v1/lab/pi/status" in before
+    assert setup_centre(keep, "init").returncode == 0
+    assert (keep / "broker" / "acl").read_text() == before
+
+
+def test_an_address_that_counts_on_this_machine_alone_is_refused(tmp_path):
+    done = setup_centre(tmp_path / "keep", "init", "fe80::1%eth0")
+    assert (done.returncode, "one machine alone" in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "keep").exists()
