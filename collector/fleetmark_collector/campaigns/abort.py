@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fleetmark_collector.campaigns.bounds import Count
 from fleetmark_collector.campaigns.shapes import Part
 from fleetmark_protocol.jobs import JobState
 
@@ -31,9 +32,7 @@ class AbortRule(Part):
         description="The campaign stops when they are so many percent, or more, of the devices "
         "that have ended."
     )
-    after_devices: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Not before so many devices have ended."
-    )
+    after_devices: Count = Field(default=1, description="Not before so many devices have ended.")
 
     def broken(self, ends: Sequence[frozenset[JobState]]) -> str | None:
         """Return in words how the rule is broken; None if it is not.

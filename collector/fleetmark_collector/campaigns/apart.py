@@ -1,12 +1,12 @@
 """Keeps what is wrong with one campaign or schedule from the others, and says it once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
 
 from fleetmark_protocol import logs
-from fleetmark_protocol.errors import StoreError, StoreUnavailable
+from fleetmark_protocol.errors import FleetmarkError, StoreError, StoreUnavailable
 
 _MOST = 1000
 """Troubles that are remembered as told."""
@@ -25,25 +25,36 @@ class Apart:
         self._told: set[str] = set()
 
     @contextmanager
-    def keep(self) -> Iterator[None]:
-        """Leave the rest of a block out where something stored in it cannot be read.
+    def keep(self, what: str) -> Iterator[None]:
+        """Leave the rest of a block out where something goes wrong in it.
+
+        Args:
+            what: whose block it is.
 
         Raises:
             StoreUnavailable: nothing can be read now; that is no trouble of one alone.
+            FleetmarkError: any other that is no trouble of what is stored.
         """
         try:
             yield
         except StoreUnavailable:
             raise
         except StoreError as error:
-            if error.message in self._told:
-                return
-            if len(self._told) >= _MOST:
-                self._told.clear()
-            self._told.add(error.message)
-            self._log.error(
-                "left_out", reason=error.message, hint=error.hint, others="go on without it"
-            )
+            self._tell(self._log.error, error.message, what=what, hint=error.hint)
+        except FleetmarkError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a number that some step cannot take, say
+            reason = f"{what}: {type(error).__name__}: {error}"
+            hint = "cancel or delete it; report this with the log"
+            self._tell(self._log.exception, reason, what=what, hint=hint)
+
+    def _tell(self, tell: Callable[..., None], reason: str, **about: str | None) -> None:
+        if reason in self._told:
+            return
+        if len(self._told) >= _MOST:
+            self._told.clear()
+        self._told.add(reason)
+        tell("left_out", **about, reason=reason, others="go on without it")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fleetmark_protocol.joblimits import trials_of
 from fleetmark_protocol.messages import ModelSpec
 from fleetmark_protocol.values import Scalar
 from fleetmark_protocol.workloads import Workload
@@ -34,16 +35,14 @@ class Cell:
 def count_trials(workloads: Sequence[Workload]) -> int:
     """Return how many trials a job with these workloads makes at most, warm-ups included.
 
-    A warm-up asks the first prompt only, a repetition all of them; where several clients ask at the
-    same time, each of their requests is a trial. What a soak makes nobody knows before: its
-    repetitions count as one trial each.
+    What a soak makes nobody knows before: its repetitions count as one trial each.
     """
-    return sum(_trials(one, one.repetitions) for one in workloads)
+    return sum(trials_of(one, one.repetitions) for one in workloads)
 
 
 def fewest_trials(workloads: Sequence[Workload]) -> int:
     """Return how many trials such a job makes at least, where it repeats until it knows enough."""
-    return sum(_trials(one, fewest_repetitions(one)) for one in workloads)
+    return sum(trials_of(one, fewest_repetitions(one)) for one in workloads)
 
 
 def fewest_repetitions(workload: Workload) -> int:
@@ -56,10 +55,3 @@ def fewest_repetitions(workload: Workload) -> int:
         return workload.repetitions
     needed = adaptive.min if adaptive.budget_s is not None else max(adaptive.min, INTERVAL_TAKES)
     return min(needed, workload.repetitions)
-
-
-def _trials(workload: Workload, repetitions: int) -> int:
-    if workload.kind == "concurrency":
-        return workload.clients * (workload.warmup + repetitions)
-    each = 1 if workload.kind == "soak" else len(workload.prompts)
-    return workload.warmup + repetitions * each

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from fleetmark_collector.campaigns.file import load_campaign
+from fleetmark_collector.campaigns.selfcontained import quoted
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.workloads import wire_names
 from fleetmark_protocol.errors import ConfigError
@@ -106,7 +107,7 @@ def _inline(data: Any, asked: Mapping[str, tuple[str, ...]]) -> bool:
         if "prompts_file" in entry and name in asked:
             place = list(entry).index("prompts_file")
             del entry["prompts_file"]
-            entry.insert(place, "prompts", list(asked[name]))
+            entry.insert(place, "prompts", quoted(asked[name]))
             changed = True
     return changed
 

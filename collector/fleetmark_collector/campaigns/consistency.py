@@ -10,6 +10,7 @@ from fleetmark_protocol.workloads import Workload
 
 BEGIN_TOKENS = 1
 """Many tokenizers begin a text with a token of their own."""
+SHORTEST_PROMPT_TOKENS = 1
 BUSY_KINDS = ("concurrency", "soak")
 """Kinds that keep one engine busy, so that it cannot be started anew for each request."""
 
@@ -43,15 +44,27 @@ def _unlike(cell: Cell, workload: Workload, places: Mapping[str, Loc]) -> Proble
             "trial: give it to other cells (`workload` of a backend, or matrix.exclude)"
         )
         return Problem((*place[:2], "kind"), text)
+    there = cell.labels.get("context_tokens", Options().context_tokens)
+    return _not_in_context(cell, workload, place, there) if isinstance(there, int) else None
+
+
+def _not_in_context(cell: Cell, workload: Workload, place: Loc, there: int) -> Problem | None:
+    """Say where a request cannot fit: how long a prompt is, is known of a sweep's alone."""
+    answer = f"{workload.output_tokens} output tokens"
     if workload.kind == "context_sweep":
         words = len(workload.prompts[0].split())
         needed = words + BEGIN_TOKENS + workload.output_tokens
-        there = cell.labels.get("context_tokens", Options().context_tokens)
-        if isinstance(there, int) and there < needed:
-            text = (
-                f"{words} prompt tokens, one that begins the text and {workload.output_tokens} "
-                f"output tokens do not fit in the context of {there} tokens of {cell}: set "
-                f"matrix.options.context_tokens to {needed} or more"
-            )
-            return Problem(place, text)
-    return None
+        what = f"{words} prompt tokens, one that begins the text and {answer}"
+    else:
+        needed = SHORTEST_PROMPT_TOKENS + workload.output_tokens
+        what = f"a prompt of one token at least and {answer}"
+        place = (*place[:2], "output_tokens")
+    if needed <= there:
+        return None
+    text = (
+        f"{what} do not fit in the context of {there} tokens of {cell}: set "
+        f"matrix.options.context_tokens to {needed} or more"
+    )
+    if workload.kind != "context_sweep":
+        text += f", or output_tokens to {there - SHORTEST_PROMPT_TOKENS} or less"
+    return Problem(place, text)

@@ -109,19 +109,19 @@ class Dispatcher:
         campaigns = self._store.recent(now - RECENT_NS, self._apart)
         try:
             for campaign in campaigns:
-                with self._apart.keep():
+                with self._apart.keep(_called(campaign)):
                     ended_there |= self._intake.take_in(campaign, devices, now)
         except StoreUnavailable as error:
             # Nothing is known of the others, so nothing is overdue; what is to be sent can be sent.
             self._log.debug("reports_not_read", reason=error.message)
         for campaign in campaigns:
-            with self._apart.keep():
+            with self._apart.keep(_called(campaign)):
                 self._check_deadline(campaign, now)
                 self._joining.join(campaign, devices)
         self._announcer.clear(self._clear_since_ns)
         self._clear_since_ns = None
         for key, device in devices.items():
-            with self._apart.keep():
+            with self._apart.keep(f"device {device.device}"):
                 self._announcer.withdraw(key, device)
         self._send(devices, heard, ended_there, now)
 
@@ -168,11 +168,11 @@ class Dispatcher:
         waiting: list[tuple[JobRow, Turns]] = []
         # Read again: what was taken in above, and what a command has changed meanwhile, counts.
         for campaign in self._store.recent(now, self._apart):
-            with self._apart.keep():
+            with self._apart.keep(_called(campaign)):
                 waiting += self._hold_all(campaign, devices, heard, ended_there, busy, now)
         for job, turns in waiting:
             key = (job.fleet, job.device)
-            with self._apart.keep():
+            with self._apart.keep(f"job {job.job_id}"):
                 if key in busy or turns.wait(job) is not None or not self._store.assign(job.job_id):
                     continue
                 busy.add(key)
@@ -283,3 +283,7 @@ class Dispatcher:
             self._announcer.desire(job, "cancel")
         else:
             self._endings.end(job, *stopped(campaign, job, None, answered=False))
+
+
+def _called(campaign: CampaignRow) -> str:
+    return f"campaign {campaign.campaign_id}"

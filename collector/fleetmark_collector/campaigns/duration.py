@@ -68,10 +68,13 @@ def job_time(spec: JobSpec, pace: Pace, prompt_tokens: PromptTokens) -> JobTime:
         total += _workload_seconds(workload, pace, tokens, between_s)
     once_s = start_s - pace.gap_s if warm else 0.0  # before the first trial there is no gap
     extra = DISPATCH_S + once_s
-    soaks_s = (
-        one.repetitions * (one.duration_s or 0.0) for one in spec.workloads if one.kind == "soak"
-    )
-    return JobTime(total + Span(extra, extra, extra), sum(soaks_s))
+    return JobTime(total + Span(extra, extra, extra), soaks_s(spec))
+
+
+def soaks_s(spec: JobSpec) -> float:
+    """Return how long a job's soaks last: as long as the file says, at any pace."""
+    soaks = (one for one in spec.workloads if one.kind == "soak")
+    return sum((one.repetitions * (one.duration_s or 0.0) for one in soaks), 0.0)
 
 
 def _workload_seconds(

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
-from fleetmark_collector.campaigns.duration import JobTime, Span, job_time
+from fleetmark_collector.campaigns.duration import JobTime, Span, job_time, soaks_s
 from fleetmark_collector.campaigns.elapsed import Busy, beyond_windows, from_start_to_end
 from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.guess import guessed_pace, kind_of
 from fleetmark_collector.campaigns.history import History
+from fleetmark_collector.campaigns.overrun import Unknown, beyond_limits, unsure_limits
 from fleetmark_collector.campaigns.pace import Pace
 from fleetmark_collector.campaigns.plan import Plan, PlannedJob
 from fleetmark_collector.campaigns.prices import DeviceKey, find_prices
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.sizes import weights_of
 from fleetmark_collector.campaigns.windows import zone_notes
-from fleetmark_collector.campaigns.yaml_source import Problem
 
 
 class Basis(StrEnum):
@@ -36,12 +36,25 @@ WIDTH = {Basis.SAME_DEVICE: 1.25, Basis.SAME_KIND: 1.6, Basis.MODEL_SIZE: 4.0}
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """How long a job takes; `seconds` is None where nothing tells."""
+    """How long a job takes.
+
+    Attributes:
+        seconds: None where nothing tells.
+        because: what the estimate is founded on, or why there is none.
+    """
 
     job: PlannedJob
     basis: Basis
     seconds: Span | None
     because: str
+
+    @property
+    def known(self) -> Span:
+        """What is known of it: without an estimate, that its soaks last as long as they say."""
+        if self.seconds is not None:
+            return self.seconds
+        least_s = soaks_s(self.job.spec)
+        return Span(least_s, least_s, least_s)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,8 @@ class DeviceEstimate:
 
     Attributes:
         jobs: its jobs, those that would be refused included.
-        unknown: how many of them have no estimate.
+        seconds: of what is known of them: no more than the least where some have no estimate.
+        unknown: how many have none.
         usd_per_hour: None where no price is known.
     """
 
@@ -80,13 +94,25 @@ class Estimate:
         seconds: from start to end: devices work side by side, but agents on one machine in turn.
         usd: of all devices; None where no price is known.
         over: what goes beyond the campaign's limits, a line each.
+        unsure: limits that are kept as far as is known, but some jobs have no estimate.
     """
 
     devices: tuple[DeviceEstimate, ...]
     seconds: Span
     usd: Span | None
     over: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> int:
+        """How many jobs have no estimate: with any, `seconds` is no more than the least."""
+        return sum(one.unknown for one in self.devices)
+
+    @property
+    def unknown_cost(self) -> int:
+        """How many of them cost something: with any, `usd` is no more than the least."""
+        return sum(one.unknown for one in self.devices if one.usd_per_hour)
 
 
 def estimate_plan(
@@ -115,24 +141,24 @@ def estimate_plan(
     seconds = from_start_to_end(campaign, busy, now_ns)
     costs = [one.usd for one in devices if one.usd is not None]
     usd = sum(costs, Span()) if costs else None
+    unknown = list(_unknown(devices))
+    over = [
+        *beyond_limits(campaign.limits, seconds, usd, unknown),
+        *beyond_windows(campaign, busy, seconds, now_ns),
+    ]
+    unsure = unsure_limits(campaign.limits, seconds, usd, unknown)
     return Estimate(
         devices,
         seconds,
         usd,
-        tuple(
-            campaign.source.lines(
-                [
-                    *_over(campaign, seconds, usd),
-                    *beyond_windows(campaign, busy, seconds, now_ns),
-                ]
-            )
-        ),
+        tuple(campaign.source.lines(over)),
+        tuple(campaign.source.lines(list(unsure))),
         (*prices.notes, *_zones(campaign, busy), *_notes(campaign, devices, seconds)),
     )
 
 
 def _device(key: DeviceKey, jobs: Sequence[JobEstimate], price: float | None) -> DeviceEstimate:
-    seconds = sum((one.seconds for one in jobs if one.seconds is not None), Span())
+    seconds = sum((one.known for one in jobs), Span())
     return DeviceEstimate(
         *key, tuple(jobs), seconds, sum(one.seconds is None for one in jobs), price
     )
@@ -140,7 +166,7 @@ def _device(key: DeviceKey, jobs: Sequence[JobEstimate], price: float | None) ->
 
 def _busy(one: DeviceEstimate, device: KnownDevice) -> Busy:
     sent = [job for job in one.jobs if job.basis is not Basis.REFUSED]
-    return Busy(device, tuple((str(job.job.cell), job.seconds or Span()) for job in sent))
+    return Busy(device, tuple((str(job.job.cell), job.known) for job in sent))
 
 
 # --- one job -----------------------------------------------------------------------------------
@@ -214,20 +240,12 @@ def _span(basis: Basis, seen: Sequence[tuple[JobTime, float, float]]) -> Span:
 # --- what to say about it ----------------------------------------------------------------------
 
 
-def _over(campaign: Campaign, seconds: Span, usd: Span | None) -> Iterator[Problem]:
-    limits = campaign.limits
-    if limits.duration_s is not None and seconds.likely > limits.duration_s:
-        text = (
-            f"would take about {seconds.likely:.0f} s ({seconds.low:.0f} to {seconds.high:.0f} s), "
-            f"more than {limits.duration_s:g} s"
-        )
-        yield Problem(("limits", "duration_s"), text)
-    if limits.cost_usd is not None and usd is not None and usd.likely > limits.cost_usd:
-        text = (
-            f"would cost about {usd_text(usd.likely)} USD ({usd_text(usd.low)} to "
-            f"{usd_text(usd.high)} USD), more than {limits.cost_usd:g} USD"
-        )
-        yield Problem(("limits", "cost_usd"), text)
+def _unknown(devices: Iterable[DeviceEstimate]) -> Iterator[Unknown]:
+    for one in devices:
+        for job in one.jobs:
+            if job.seconds is None:
+                words = f"{job.job.cell} on {one.device}"
+                yield Unknown(words, job.because, priced=bool(one.usd_per_hour))
 
 
 def _zones(campaign: Campaign, busy: Iterable[Busy]) -> list[str]:
@@ -242,8 +260,10 @@ def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span)
         if job.seconds is None:
             unknown[job.because].append(job)
     for because, some in unknown.items():
+        soaks = any(job.known.likely for job in some)
+        what = "all but their soaks comes" if soaks else "they come"
         yield (
-            f"no estimate for {len(some)} job(s), {because}: they come on top, "
+            f"no estimate for {len(some)} job(s), {because}: {what} on top, "
             f"{campaign.timeouts.job_s:g} s each at most"
         )
     if campaign.cool_down is not None:
@@ -253,7 +273,7 @@ def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span)
             "time at most"
         )
     limit_s = campaign.timeouts.job_s
-    late = [job for job in jobs if job.seconds is not None and job.seconds.likely > limit_s]
+    late = [job for job in jobs if job.known.likely > limit_s]
     if late:
         first = late[0].job
         yield (
@@ -265,8 +285,3 @@ def _notes(campaign: Campaign, devices: Iterable[DeviceEstimate], seconds: Span)
             f"would take about {seconds.likely:.0f} s, longer than timeouts.campaign_s "
             f"({campaign.campaign_s:g} s): what is not done by then is given up"
         )
-
-
-def usd_text(usd: float) -> str:
-    """Return a sum of money; cents, or what is left of small sums."""
-    return f"{usd:.2f}" if usd >= 1 or usd == 0 else f"{usd:.4f}"

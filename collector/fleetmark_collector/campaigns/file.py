@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from fleetmark_collector.campaigns.bounds import MAX_S
 from fleetmark_collector.campaigns.cells import Cell
 from fleetmark_collector.campaigns.consistency import inconsistencies
 from fleetmark_collector.campaigns.expansion import expand
@@ -115,10 +116,21 @@ def checked(source: Source) -> Campaign:
 
 def campaign_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a campaign file, for editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **CampaignFile.model_json_schema(),
-    }
+    schema = CampaignFile.model_json_schema()
+    _close(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _close(node: Any) -> None:
+    """Have names that fit no pattern refused: to a schema they are just other names."""
+    if isinstance(node, dict):
+        if "patternProperties" in node:
+            node["additionalProperties"] = False
+        for value in node.values():
+            _close(value)
+    elif isinstance(node, list):
+        for value in node:
+            _close(value)
 
 
 def _campaign(shape: CampaignFile, cells: tuple[Cell, ...], source: Source) -> Campaign:
@@ -217,6 +229,8 @@ def _problem(source: Source, detail: ErrorDetails) -> Problem:
         text = f"should be {_IN_WORDS.get(context['pattern'], context['pattern'])}"
     elif kind == "string_too_long" and loc == ("name",):
         text = f"at most {MAX_NAME_CHARACTERS} characters, as the time is added to make the id"
+    elif kind == "less_than_equal" and context["le"] == MAX_S:
+        text = f"at most {MAX_S:.0f} seconds, which is ten years"
     elif kind == "string_type" and isinstance(detail["input"], int | float):
         text += " (put it in quotes)"
     if kind != "value_error" and not isinstance(detail["input"], dict | list | tuple):

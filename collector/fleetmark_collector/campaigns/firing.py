@@ -78,7 +78,7 @@ class Scheduler:
             self._newest_ns = now_ns
         self._newest_ns = max(self._newest_ns, now_ns)
         for row in self._schedules.due(now_ns):
-            with self._apart.keep():
+            with self._apart.keep(f"schedule {row.name}"):
                 keys = read_keys(row.name, row.keys)
                 running = self._schedules.running(row.name)
                 step = next_step(keys, row.next_ns, row.waiting_ns, running, now_ns)

@@ -14,7 +14,7 @@ from fleetmark_collector.campaigns.blocks import split
 from fleetmark_collector.campaigns.cells import Cell
 from fleetmark_collector.campaigns.file import Campaign
 from fleetmark_collector.campaigns.prices import find_prices
-from fleetmark_collector.campaigns.refusals import cannot_run, would_refuse
+from fleetmark_collector.campaigns.refusals import cannot_run, too_much, would_refuse
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.skew import mismatch
 from fleetmark_collector.campaigns.targets import choose
@@ -138,6 +138,7 @@ def make_plan(campaign: Campaign, campaign_id: str, devices: Sequence[KnownDevic
                 problems.append(Problem(("matrix",), f"{cell} for {name}: {text}"))
                 continue
             refusal = mismatch(device) or cannot_run(cell, device.inventory)
+            refusal = refusal or too_much(spec, device.inventory)
             refusal = refusal or would_refuse(cell, device.inventory, devices)
             jobs.append(PlannedJob(fleet, name, spec, cell.trials, refusal, block=block))
     if chosen.devices and not jobs and not problems:

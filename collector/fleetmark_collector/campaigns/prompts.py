@@ -18,8 +18,13 @@ def read_prompts(file: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: missing, not UTF-8, not a list of texts, or no prompt in it.
     """
-    if not file.exists():
-        raise ConfigError(f"{file}: no such file{_nearest(file)}")
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{file}: no such file{_nearest(file)}") from error
+    except (OSError, ValueError) as error:  # no way to it, too long a name, a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{file}: {reason}") from error
     if file.suffix in YAML_SUFFIXES:
         prompts = _from_yaml(file)
     else:

@@ -14,6 +14,10 @@ from fleetmark_protocol.settings import suggestion
 NS = 10**9
 MAX_CRON_CHARACTERS = 200
 FIELDS = ("minute", "hour", "day-of-month", "month", "day-of-week")
+_STEPS = (60, 24, 31, 12, 7)
+"""Values of each field: a larger step would silently count within the field's first round only."""
+FIRST_NS, LAST_NS = -1, 2**63 - 1
+"""Outside of these no time is kept: 1970 is over, and 2262 is where a database's integers end."""
 _RANGES = ("0 to 59", "0 to 23", "1 to 31 or L", "1 to 12 or JAN to DEC", "0 to 7 or SUN to SAT")
 _LOOK_BACK_S = (3600, 86_400, 40 * 86_400, 400 * 86_400)
 """How far back the newest time is looked for, one after the other: there may be very many."""
@@ -54,7 +58,10 @@ class Recurrence:
 
     def upcoming(self, after_ns: int) -> Iterator[int]:
         """Yield the times after another, in order, each once."""
-        last_ns = after_ns if self.start_ns is None else max(after_ns, self.start_ns - 1)
+        last_ns = max(after_ns, FIRST_NS, FIRST_NS if self.start_ns is None else self.start_ns - 1)
+        until_ns = LAST_NS if self.end_ns is None else min(self.end_ns, LAST_NS)
+        if last_ns >= until_ns:
+            return
         begin = datetime.fromtimestamp(last_ns // NS, tz=UTC).astimezone(self.zone)
         try:
             for moment in CronSim(self.cron, begin):
@@ -63,7 +70,7 @@ class Recurrence:
                 # comes twice the library begins with its first turn.
                 if time_ns <= last_ns:
                     continue
-                if self.end_ns is not None and time_ns >= self.end_ns:
+                if time_ns >= until_ns:
                     return
                 yield time_ns
                 last_ns = time_ns
@@ -106,6 +113,13 @@ def check_cron(text: str) -> None:
         alone[at] = word[0]
         if not _is_lawful(" ".join(alone)):
             raise NotACron(f"{FIELDS[at]} {word[0]!r}: takes {_RANGES[at]}", word.start())
+        for step in re.findall(r"/(\d+)", word[0], re.ASCII):
+            if int(step) > _STEPS[at]:
+                text = (
+                    f"{FIELDS[at]} {word[0]!r}: a step of {step} is larger than the field, which "
+                    f"takes {_RANGES[at]} and begins anew each time"
+                )
+                raise NotACron(text, word.start())
     never = NotACron("never runs: there is no such day", words[2].start())
     try:
         # In a year that is not over: 50 years from there are looked through.
@@ -169,8 +183,13 @@ def moment(text: str, zone: tzinfo, *, through: bool = False) -> int:
         if not re.match(r"\d{4}-\d{2}-\d{2}(?:$|[T ]\d{2}:\d{2})", text, re.ASCII):
             raise ValueError
         if len(text) == len("2026-12-01"):
-            day = date.fromisoformat(text) + timedelta(days=1 if through else 0)
-            found = datetime.combine(day, time())
+            day = date.fromisoformat(text)
+            if not through:
+                found = datetime.combine(day, time())
+            elif day < date.max:
+                found = datetime.combine(day + timedelta(days=1), time())
+            else:  # the calendar has no day after it; to many it stands for "for ever"
+                found = datetime.max
         else:
             found = datetime.fromisoformat(text)
         if found.tzinfo is None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from fleetmark_collector.campaigns.cells import Cell
 from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.sizes import contexts_of, infos_of, weights_of
-from fleetmark_protocol.messages import Inventory, ModelSpec, Options
+from fleetmark_protocol.joblimits import Allowed, excess
+from fleetmark_protocol.messages import Inventory, JobSpec, ModelSpec, Options
 from fleetmark_protocol.settings import suggestion
 
 GB = 10**9
@@ -67,6 +68,23 @@ def _not_at_once(cell: Cell, inventory: Inventory) -> str | None:
         f"workload {most.name!r} has {most.clients} clients ask at the same time, and backend "
         f"{cell.backend!r} serves one request at a time there{others}"
     )
+
+
+def too_much(spec: JobSpec, inventory: Inventory | None) -> str | None:
+    """Return what a job asks for more than the device takes, as the device will say it.
+
+    Args:
+        spec: the job.
+        inventory: the device's; None, or silent about a limit, where nobody knows it.
+    """
+    allowed = Allowed()
+    if inventory is not None:
+        cores = inventory.hardware.cores_logical
+        allowed = Allowed(cores, inventory.max_job_s, inventory.max_context_tokens)
+    found = excess(spec, allowed)
+    if found is None:
+        return None
+    return found.message + (f" ({found.hint})" if found.hint else "")
 
 
 def would_refuse(

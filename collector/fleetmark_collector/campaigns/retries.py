@@ -4,10 +4,20 @@ import random
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
+from fleetmark_collector.campaigns.bounds import MAX_S, Seconds
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part
-from fleetmark_protocol.errors import all_errors
+from fleetmark_protocol.errors import (
+    BrokerFailed,
+    CampaignAborted,
+    CampaignTimedOut,
+    Canceled,
+    GrafanaFailed,
+    LeadershipLost,
+    ProcessFailed,
+    all_errors,
+)
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.records import Failure
 from fleetmark_protocol.settings import suggestion
@@ -23,15 +33,44 @@ WORTH_ONE = (JobState.FAILED, JobState.TIMED_OUT, JobState.REJECTED)
 _NUMBER = re.compile(r"\.r(\d+)$", re.ASCII)
 
 
-def _known(word: str) -> str:
-    states = [str(state) for state in WORTH_ONE]
-    words = ["retryable", *states, *all_errors()]
-    if word not in words:
+NEVER_WORTH_ONE = frozenset(
+    {
+        Canceled.code,
+        CampaignTimedOut.code,
+        CampaignAborted.code,
+        LeadershipLost.code,
+        BrokerFailed.code,
+        ProcessFailed.code,
+        GrafanaFailed.code,
+    }
+)
+"""Errors that no job ends with, or none that is run again: somebody or something stopped it."""
+CODES = tuple(code for code in all_errors() if code not in NEVER_WORTH_ONE)
+STATES = tuple(str(state) for state in WORTH_ONE)
+WORDS = ["retryable", *STATES, *CODES]
+
+
+def _known(word: str, info: ValidationInfo) -> str:
+    if word in WORDS:
+        return word
+    if word in NEVER_WORTH_ONE:
+        # What an older version kept does no harm: it is in a file that it is a mistake.
+        if info.context is None:
+            return word
         raise ValueError(
-            f"{word!r} is neither retryable, nor one of the states {', '.join(states)}, nor the "
-            f"code of an error{suggestion(word, words)}"
+            f"no job that may be run again ends with {word!r}: write retryable, a state "
+            f"({', '.join(STATES)}) or another code"
         )
-    return word
+    hint = suggestion(word, WORDS)
+    if "did you mean" not in hint:
+        hint = suggestion(word.upper(), WORDS)
+    raise ValueError(
+        f"{word!r} is neither retryable, nor one of the states {', '.join(STATES)}, nor the "
+        f"code of an error that a job ends with{hint}"
+    )
+
+
+Worth = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": WORDS})]
 
 
 class Retries(Part):
@@ -40,16 +79,16 @@ class Retries(Part):
     max: Annotated[int, Field(ge=0, le=100)] = Field(
         description="How often one job may be run again."
     )
-    backoff_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    backoff_s: Annotated[Seconds, Field(ge=0)] = Field(
         default=30.0, description="Wait before the first retry, in seconds."
     )
     backoff_factor: Annotated[float, Field(ge=1, le=100)] = Field(
         default=2.0, description="Each further wait is so many times as long."
     )
-    backoff_max_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    backoff_max_s: Annotated[Seconds, Field(ge=0)] = Field(
         default=3600.0, description="Longest wait, in seconds."
     )
-    on: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], OneOrMany()] = Field(
+    on: Annotated[tuple[Worth, ...], OneOrMany()] = Field(
         default=("retryable",),
         description="What is worth a retry: `retryable` (errors that may go away by themselves), "
         "codes of errors, or the states FAILED, TIMED_OUT, REJECTED.",
@@ -73,7 +112,7 @@ class Retries(Part):
             job_id: of the retry; draws how much of the wait is taken off.
         """
         # Beyond a hundred steps any factor above 1 has reached any lawful longest wait.
-        whole_s = min(self.backoff_s * self.backoff_factor ** min(number - 1, 100), 1e12)
+        whole_s = min(self.backoff_s * self.backoff_factor ** min(number - 1, 100), MAX_S)
         drawn = random.Random(job_id).uniform(1 - SPREAD, 1)  # noqa: S311 - a wait, not a secret
         return int(min(whole_s, self.backoff_max_s) * drawn * NS)
 

@@ -17,6 +17,7 @@ from fleetmark_collector.campaigns.roles import KnownDevice
 from fleetmark_collector.campaigns.skew import mismatch
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.tables import CampaignRow, JobRow
+from fleetmark_collector.campaigns.takenids import keep_anew
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.jobs import JobState
 from fleetmark_protocol.settings import suggestion
@@ -86,9 +87,6 @@ def start_retry(
     if not wanted:
         raise ConfigError(_nothing(campaign, settled))
     plan = _plan(store, campaign, wanted, known, time_ns())
-    while store.has(plan.campaign_id):
-        sleep(1.0)
-        plan = _plan(store, campaign, wanted, known, time_ns())
     about = Again(
         campaign.name,
         campaign.description,
@@ -97,8 +95,13 @@ def start_retry(
         campaign.campaign_s,
         campaign.policy,
     )
-    store.create(about, plan, retry_of=campaign_id)
-    return plan
+    return keep_anew(
+        store,
+        plan,
+        lambda made: store.create(about, made, retry_of=campaign_id),
+        lambda: _plan(store, campaign, wanted, known, time_ns()),
+        sleep,
+    )
 
 
 def _check_devices(devices: Collection[str], jobs: Sequence[JobRow]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from fleetmark_collector.campaigns.bounds import Count, PerMinute
 from fleetmark_collector.campaigns.shapes import Part
 
 NS = 1_000_000_000
@@ -14,8 +15,6 @@ BURST_S = 5.0
 """Jobs that the rate lets through are sent together if a tick came late, but never more than so
 many seconds' worth: a pause or a night without an open window saves nothing up."""
 
-Rate = Annotated[float, Field(gt=0, le=100_000)]
-
 
 class Growth(Part):
     """Makes the rate of a roll-out larger while jobs succeed."""
@@ -23,19 +22,17 @@ class Growth(Part):
     factor: Annotated[float, Field(gt=1, le=100)] = Field(
         default=2.0, description="The rate becomes so many times as high ..."
     )
-    after_successes: Annotated[int, Field(ge=1)] = Field(
-        description="... each time so many more jobs have SUCCEEDED ..."
-    )
-    jobs_per_minute_max: Rate = Field(description="... up to this rate.")
+    after_successes: Count = Field(description="... each time so many more jobs have SUCCEEDED ...")
+    jobs_per_minute_max: PerMinute = Field(description="... up to this rate.")
 
 
 class Rollout(Part):
     """How fast jobs are sent."""
 
-    jobs_per_minute: Rate | None = Field(
+    jobs_per_minute: PerMinute | None = Field(
         default=None, description="Jobs sent in a minute, over all devices, evenly spread."
     )
-    devices_at_once: Annotated[int, Field(ge=1)] | None = Field(
+    devices_at_once: Count | None = Field(
         default=None, description="Devices that have a job of the campaign at the same time."
     )
     growth: Growth | None = Field(

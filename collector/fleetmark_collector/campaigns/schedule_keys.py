@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from fleetmark_collector.campaigns.apart import readable
 from fleetmark_collector.campaigns.recurrence import (
+    LAST_NS,
     MAX_CRON_CHARACTERS,
     NotACron,
     Recurrence,
@@ -78,6 +79,10 @@ class ScheduleKeys(Part):
             except ValueError as error:
                 raise _at(key, f"{error} (got {text!r})") from error
         start_ns, end_ns = times["start"], times["end"]
+        if start_ns is not None and start_ns >= LAST_NS:
+            raise _at("start", f"is later than any time that can be kept (got {self.start!r})")
+        if end_ns is not None and end_ns <= 0:
+            raise _at("end", f"is before 1970: it would never run (got {self.end!r})")
         if start_ns is None or end_ns is None:
             return self
         if end_ns <= start_ns:

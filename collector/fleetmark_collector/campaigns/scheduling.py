@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fleetmark_collector.campaigns.file import Campaign, load_campaign
+from fleetmark_collector.campaigns.file import load_campaign
 from fleetmark_collector.campaigns.plan import Plan
 from fleetmark_collector.campaigns.schedule_keys import ScheduleKeys
 from fleetmark_collector.campaigns.schedule_tables import ScheduleRow
 from fleetmark_collector.campaigns.schedules import ScheduleStore
-from fleetmark_collector.campaigns.selfcontained import load_text, self_contained
+from fleetmark_collector.campaigns.selfcontained import whole
 from fleetmark_collector.campaigns.submit import permitted
 from fleetmark_collector.config import CollectorSettings
 from fleetmark_protocol.errors import ConfigError
@@ -63,7 +63,7 @@ def register_schedule(
             there is no time left at which it would run; nothing has been kept.
         StoreError: the state file cannot be used.
     """
-    campaign = _whole(file)
+    campaign = whole(load_campaign(file))
     keys = campaign.schedule
     if keys is None:
         raise ConfigError(
@@ -88,13 +88,6 @@ def register_schedule(
     with closing(ScheduleStore(settings.state_file)) as store:
         replaced = store.add(row, replace=replace)
     return Registered(row, keys, plan, replaced)
-
-
-def _whole(file: Path) -> Campaign:
-    """Return the campaign of a file as a text of its own."""
-    campaign = load_campaign(file)
-    text = self_contained(campaign.text, file.parent)
-    return campaign if text == campaign.text else load_text(text, file)
 
 
 def _checked(name: str) -> str:

@@ -1,10 +1,12 @@
 """The shape of a campaign file: what keys there are, what they mean, what values they take."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from fleetmark_collector.campaigns.abort import AbortRule
+from fleetmark_collector.campaigns.bounds import Seconds, Usd
 from fleetmark_collector.campaigns.matrix import Matrix
 from fleetmark_collector.campaigns.retries import Retries
 from fleetmark_collector.campaigns.rollout import Rollout
@@ -30,16 +32,30 @@ def _renamed(value: object) -> object:
     return value
 
 
+def _a_number(value: object) -> object:
+    # To Python true is 1.
+    if isinstance(value, bool | float):
+        raise ValueError(f"should be 1 (got {json.dumps(value)})")
+    return value
+
+
+def _resume(value: object) -> object:
+    # Told as alternatives, one mistake would be told twice.
+    if value is True or value is False or value == "restart":
+        return value
+    raise ValueError(f"should be true, false or restart (got {json.dumps(value)})")
+
+
 OrderName = Literal["blocked", "interleaved", "listed"]
 
 
 class Limits(Part):
     """What the campaign may take; one that is expected to take more needs `--yes` to start."""
 
-    duration_s: Annotated[float, Field(gt=0)] | None = Field(
+    duration_s: Annotated[Seconds, Field(gt=0)] | None = Field(
         default=None, description="From start to end, in seconds."
     )
-    cost_usd: Annotated[float, Field(ge=0)] | None = Field(
+    cost_usd: Usd | None = Field(
         default=None, description="Of all devices together, at the prices in `cost`."
     )
 
@@ -47,7 +63,7 @@ class Limits(Part):
 class Cost(Part):
     """What devices cost while they work, so that a plan can say what a campaign costs."""
 
-    usd_per_hour: Annotated[dict[Name, Annotated[float, Field(ge=0)]], Field(min_length=1)] = Field(
+    usd_per_hour: Annotated[dict[Name, Usd], Field(min_length=1)] = Field(
         description="Price of an hour by tag or device id; a device's own id counts first."
     )
     note: str = Field(
@@ -77,7 +93,7 @@ else:
         },
         more={
             "campaign_s": (
-                Annotated[float, Field(gt=0)],
+                Annotated[Seconds, Field(gt=0)],
                 Field(
                     default=DEFAULT_CAMPAIGN_S,
                     description="For the whole campaign; what is not done by then is given up. "
@@ -111,7 +127,9 @@ else:
 class CampaignFile(Part):
     """A fleetmark campaign: which devices run which models on which engines, asked what."""
 
-    version: Literal[1] = Field(description="Version of this format: 1.")
+    version: Annotated[Literal[1], BeforeValidator(_a_number)] = Field(
+        description="Version of this format: 1."
+    )
     name: CampaignName = Field(description="Start of the campaign's id.")
     description: str = Field(default="", max_length=4096, description="For people.")
     targets: Targets = Field(description="Which devices run it: each one that any key names.")
@@ -172,7 +190,7 @@ class CampaignFile(Part):
         description="Cells whose backend a device does not have: reject sends them, and the device "
         "says why not; skip leaves them out of the plan.",
     )
-    resume: bool | Literal["restart"] = Field(
+    resume: Annotated[bool | Literal["restart"], BeforeValidator(_resume)] = Field(
         default=True,
         description="After an interruption: true goes on at the first trial not recorded, restart "
         "begins the job anew, false has it FAILED.",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from fleetmark_collector.campaigns.bounds import MAX_COUNT
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part
 from fleetmark_collector.campaigns.where import MAX_CHARACTERS, NotAnExpression, Where, parse
 from fleetmark_protocol.ids import Name
@@ -30,11 +31,13 @@ class Sample:
         return math.ceil(devices * (self.percent or Decimal(0)) / 100)
 
 
+SHARE_PATTERN = r"^(?!0+(\.0+)?%$)(0?\d{1,2}(\.\d+)?|100(\.0+)?)%$"
+"""What editors are told: more than 0 % and at most 100 %."""
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)%", re.ASCII)
 
 
 def _sample(value: object) -> Sample:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT:
         return Sample(count=value)
     found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     if found is not None and 0 < Decimal(found[1]) <= 100:
@@ -58,8 +61,8 @@ SampleValue = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "integer", "minimum": 1},
-                {"type": "string", "pattern": r"^\d{1,3}(\.\d+)?%$"},
+                {"type": "integer", "minimum": 1, "maximum": MAX_COUNT},
+                {"type": "string", "pattern": SHARE_PATTERN},
             ]
         }
     ),

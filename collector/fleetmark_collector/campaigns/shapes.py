@@ -1,5 +1,6 @@
 """Shapes that keys of a campaign file share: closed mappings, one-or-many, twins of the wire."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from fleetmark_collector.campaigns.bounds import UP_TO_TEN_YEARS
+
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -24,11 +27,11 @@ class Part(BaseModel):
     model_config = _CLOSED
 
 
-def at_key(key: str, text: str) -> PydanticCustomError:
+def at_key(key: str | int, text: str) -> PydanticCustomError:
     """Return a mistake of one key of a mapping, which pydantic would blame as a whole.
 
     Args:
-        key: where; empty for the mapping itself.
+        key: where; empty for the mapping itself; of a list the place, from 0, but not 0.
         text: what is wrong.
     """
     return PydanticCustomError("campaign", "{text}", {"text": text, "key": key})
@@ -65,7 +68,7 @@ def _as_tuple(value: object) -> object:
 
 
 def _different_names(values: tuple[object, ...]) -> tuple[object, ...]:
-    _different(tuple(_name(value) for value in values))
+    _different(tuple(getattr(value, "name", value) for value in values))
     return values
 
 
@@ -74,12 +77,12 @@ def _different(values: tuple[object, ...]) -> tuple[object, ...]:
         raise ValueError("empty list: name at least one")
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise ValueError(f"given twice: {_name(value)!r}")
+            text = f"entry {index + 1} is the same as entry {values.index(value) + 1}"
+            if isinstance(value, str | int | float | None):
+                shown = repr(value) if isinstance(value, str) else json.dumps(value)
+                text = f"given twice: {shown}"
+            raise at_key(index, text)
     return values
-
-
-def _name(value: object) -> object:
-    return getattr(value, "name", value)
 
 
 class NameAlone:
@@ -126,6 +129,8 @@ def twin(
     for field, text in help_texts.items():
         info = wire.model_fields[field]
         kind: Any = info.annotation
+        if field.endswith("_s"):
+            kind = Annotated[kind, UP_TO_TEN_YEARS]
         for limit in info.metadata:
             kind = Annotated[kind, limit]
         needed = info.is_required()

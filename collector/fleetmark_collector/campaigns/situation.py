@@ -125,7 +125,10 @@ def clock(time_ns: int, now_ns: int, zone: str | None = None) -> str:
         zone: whose clock to show and to name; None is this machine's own.
     """
     info: ZoneInfo | None = read_zone(zone) if zone is not None else None
-    moment = datetime.fromtimestamp(time_ns / NS, tz=info).astimezone(info)
+    try:
+        moment = datetime.fromtimestamp(time_ns / NS, tz=info).astimezone(info)
+    except (ValueError, OverflowError, OSError):  # what that is depends on the platform
+        return "a time beyond the calendar"
     today = datetime.fromtimestamp(now_ns / NS, tz=info).astimezone(info).date()
     text = f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
     return f"{text} ({zone})" if zone is not None else text

@@ -224,7 +224,7 @@ class CampaignStore:
             "OR finished_ns >= ? ORDER BY created_ns, campaign_id",
             (since_ns,),
         ):
-            with apart.keep():
+            with apart.keep(f"campaign {row[0]}"):
                 found.append(campaign_row(row))
         return found
 

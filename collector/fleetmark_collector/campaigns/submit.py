@@ -11,9 +11,10 @@ from fleetmark_collector.campaigns.file import Campaign, load_campaign
 from fleetmark_collector.campaigns.history import History, read_history
 from fleetmark_collector.campaigns.keeping import Kept
 from fleetmark_collector.campaigns.plan import Plan, PlannedJob, make_plan, new_campaign_id
-from fleetmark_collector.campaigns.selfcontained import self_contained
+from fleetmark_collector.campaigns.selfcontained import whole
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.statefile import has_campaigns
+from fleetmark_collector.campaigns.takenids import keep_anew
 from fleetmark_collector.config import CollectorSettings
 from fleetmark_collector.devices import Device, DeviceRegistry
 from fleetmark_collector.sinks.stores import open_reader
@@ -34,10 +35,10 @@ class Outlook:
             ConfigError: all that stands against it, a line each.
         """
         self.plan.check()
-        if self.estimate.over and not accept_limits:
-            raise ConfigError(
-                "\n".join(self.estimate.over), hint="--yes starts it all the same; or ask for less"
-            )
+        beyond = (*self.estimate.over, *self.estimate.unsure)
+        if beyond and not accept_limits:
+            less = "; or ask for less" if self.estimate.over else ""
+            raise ConfigError("\n".join(beyond), hint=f"--yes starts it all the same{less}")
 
 
 def plan_campaign(settings: CollectorSettings, campaign: Campaign, time_ns: int) -> Plan:
@@ -61,7 +62,9 @@ def look_ahead(settings: CollectorSettings, campaign: Campaign, time_ns: int) ->
     plan = make_plan(campaign, new_campaign_id(campaign.name, time_ns), devices)
     history, notes = _history(settings, plan)
     estimate = estimate_plan(campaign, plan, devices, history, time_ns)
-    return Outlook(plan, replace(estimate, notes=(*notes, *estimate.notes)))
+    # What the plan says already, of time zones for one, is said once.
+    more = (note for note in estimate.notes if note not in plan.notes)
+    return Outlook(plan, replace(estimate, notes=(*notes, *more)))
 
 
 def submit_campaign(
@@ -89,12 +92,16 @@ def submit_campaign(
     if campaign.schedule is not None:
         once = f"runs once, now; `fleetmark campaign schedule {file}` has it run as scheduled"
         plan = replace(plan, notes=(*plan.notes, once))
+    kept, first = kept_of(campaign), plan
+
+    def plan_again() -> Plan:
+        again = plan_campaign(settings, campaign, time.time_ns())
+        return replace(again, notes=first.notes, jobs=_timed(again.jobs, first.jobs))
+
     with closing(CampaignStore(settings.state_file)) as store:
-        while store.has(plan.campaign_id):
-            sleep(1.0)
-            again = plan_campaign(settings, campaign, time.time_ns())
-            plan = replace(again, notes=plan.notes, jobs=_timed(again.jobs, plan.jobs))
-        store.create(campaign, plan, kept=kept_of(campaign))
+        plan = keep_anew(
+            store, plan, lambda made: store.create(campaign, made, kept=kept), plan_again, sleep
+        )
     return plan.campaign_id, plan
 
 
@@ -102,12 +109,12 @@ def kept_of(campaign: Campaign) -> Kept:
     """Return what the dispatcher needs of a campaign beside its jobs.
 
     Raises:
-        ConfigError: a file with prompts cannot be read any more.
+        ConfigError: a file with prompts cannot be read any more, or has changed meanwhile.
     """
     selection = campaign.targets.selection
     if selection == "snapshot":
         return Kept()
-    return Kept(selection, self_contained(campaign.text, campaign.file.parent))
+    return Kept(selection, whole(campaign).text)
 
 
 def permitted(
@@ -130,9 +137,12 @@ def permitted(
         return plan
     outlook = look_ahead(settings, campaign, time.time_ns())
     outlook.check(accept_limits=accept_limits)
-    beyond = (f"{done} beyond its limits: {line}" for line in outlook.estimate.over)
+    beyond = [f"{done} beyond its limits: {line}" for line in outlook.estimate.over]
+    beyond += [f"{done} all the same: {line}" for line in outlook.estimate.unsure]
     expected = [one for device in outlook.estimate.devices for one in device.jobs]
-    seconds = {one.job.spec.job_id: one.seconds.likely for one in expected if one.seconds}
+    # Of a job without an estimate its soaks are known, and they must fit into a window, too.
+    sure = [one for one in expected if one.seconds is not None or one.known.likely > 0]
+    seconds = {one.job.spec.job_id: one.known.likely for one in sure}
     jobs = [replace(one, estimate_s=seconds.get(one.spec.job_id)) for one in outlook.plan.jobs]
     return replace(outlook.plan, jobs=tuple(jobs), notes=(*outlook.plan.notes, *beyond))
 

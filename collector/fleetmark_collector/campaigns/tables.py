@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from fleetmark_collector.campaigns.apart import readable
+from fleetmark_collector.campaigns.bounds import MAX_S
 from fleetmark_collector.campaigns.policy import Policy
 from fleetmark_collector.campaigns.selection import Selection
 from fleetmark_protocol.jobs import JobState
@@ -149,7 +150,8 @@ class CampaignRow:
         paused_ns = self.paused_before_ns
         if self.paused_ns is not None:
             paused_ns += max(0, now_ns - self.paused_ns)
-        return self.created_ns + int(self.campaign_s * NS) + paused_ns
+        # An older version took any number.
+        return self.created_ns + int(min(self.campaign_s, MAX_S) * NS) + paused_ns
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fleetmark_collector.campaigns.picture import draw
+from fleetmark_collector.campaigns.picture import Picture
 from fleetmark_collector.campaigns.situation import clock, headlines, waiting_lines
 from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.tables import CampaignState, JobRow
@@ -104,7 +104,7 @@ def watch_campaign(
     with live or nullcontext():
         for new, alive in looks(settings, campaign_id, interval_s=interval_s, sleep=sleep):
             if live is not None:
-                live.update(draw(new, alive), refresh=True)
+                live.update(Picture(new, alive), refresh=True)
             else:
                 for line in changes(view, new, alive, was_alive):
                     console.print(

@@ -46,7 +46,7 @@ class Where:
 
     def holds(self, tags: Collection[str]) -> bool:
         """Whether it is true of a device with these tags."""
-        return bool(self._expression(**{name: name in tags for name, _ in self.tags}))
+        return bool(self._expression(**{_symbol(name): name in tags for name, _ in self.tags}))
 
 
 class NotAnExpression(ValueError):
@@ -70,9 +70,16 @@ def parse(text: str) -> Where:
         NotAnExpression: it is none; says what should stand where.
     """
     tokens = list(_checked(text))
-    expression = BooleanAlgebra().parse(tokens)
+    expression = BooleanAlgebra().parse(
+        [(kind, _symbol(w) if kind == TOKEN_SYMBOL else w, at) for kind, w, at in tokens]
+    )
     named = tuple((word, offset) for kind, word, offset in tokens if kind == TOKEN_SYMBOL)
     return Where(text, named, expression)
+
+
+def _symbol(tag: str) -> str:
+    # Symbols are told their values as keyword arguments, beside one that is called `self`.
+    return f"tag {tag}"
 
 
 def _checked(text: str) -> Iterator[tuple[int, str, int]]:

@@ -22,6 +22,10 @@ WEEK_NS = 7 * DAY_MINUTES * 60 * openings.NS
 _HOURS = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})", re.ASCII)
 
 
+HOURS_PATTERN = r"^\s*([01]?\d|2[0-3]):[0-5]\d\s*-\s*(([01]?\d|2[0-3]):[0-5]\d|24:00)\s*$"
+"""What editors are told of it."""
+
+
 def read_hours(text: str) -> Hours:
     """Return hours from HH:MM-HH:MM.
 
@@ -54,6 +58,13 @@ def _hours_text(text: str) -> str:
     return text
 
 
+HoursText = Annotated[
+    str,
+    AfterValidator(_hours_text),
+    Field(json_schema_extra={"pattern": HOURS_PATTERN}),
+]
+
+
 def _zone_text(name: str) -> str:
     if name != DEVICE and read_zone(name) is None:
         known = sorted({DEVICE, *available_timezones()})
@@ -66,7 +77,7 @@ def _zone_text(name: str) -> str:
 class Windows(Part):
     """When jobs of the campaign may run on a device."""
 
-    times: Annotated[tuple[Annotated[str, AfterValidator(_hours_text)], ...], OneOrMany()] = Field(
+    times: Annotated[tuple[HoursText, ...], OneOrMany()] = Field(
         description="HH:MM-HH:MM, such as 22:00-06:00; past midnight where the end is not later."
     )
     days: Annotated[tuple[Weekday, ...], OneOrMany()] = Field(

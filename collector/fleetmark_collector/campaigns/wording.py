@@ -15,25 +15,30 @@ def duration_text(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def failure_lines(view: View) -> list[str]:
+def failure_lines(view: View, most: int = SHOWN_FAILURES) -> list[str]:
     """Return a line for each job that ended other than well, newest first, a few at most."""
     lines = []
-    for job in view.failed[:SHOWN_FAILURES]:
+    for job in view.failed[:most]:
         # One line each: what the device said may have several, and odd characters.
         said = f": {job.failure.code}: {job.failure.message}" if job.failure else ""
         text = f"{job.device} {job.cell}: {job.state}{said}"
         lines.append("".join(char if char.isprintable() else " " for char in text)[:300])
-    if len(view.failed) > SHOWN_FAILURES:
-        lines.append(f"and {len(view.failed) - SHOWN_FAILURES} more")
+    if len(view.failed) > most:
+        lines.append(f"and {len(view.failed) - most} more failures")
     return lines
 
 
 def share(view: View) -> float:
     """Return which share of a campaign's trials needs no more waiting for."""
-    return view.trials_settled / view.trials_planned if view.trials_planned else 1.0
+    if not view.trials_planned:
+        # Without a trial nothing is left to do once it has ended; before, devices may yet join.
+        return 1.0 if view.campaign.state.terminal else 0.0
+    return view.trials_settled / view.trials_planned
 
 
 def progress_text(view: View) -> str:
     """Return how far a campaign is, and how long it goes on, where that can be told."""
+    if not view.trials_planned and not view.campaign.state.terminal:
+        return "no trials yet"
     text = f"{share(view):.0%}, {view.trials_stored} of {view.trials_planned} trials"
     return text if view.eta_s is None else f"{text}, about {duration_text(view.eta_s)} left"

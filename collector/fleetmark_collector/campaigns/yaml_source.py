@@ -19,6 +19,9 @@ MAX_NODES = 100_000
 """Pieces a file may have once its aliases are followed: a few lines of aliases can stand for
 billions."""
 MAX_DEPTH = 32
+MAX_INT = 10**300
+"""Larger ones are no floats either, and Python does not write them out (in hexadecimal they are
+read)."""
 
 Step = str | int
 Loc = tuple[Step, ...]
@@ -251,6 +254,9 @@ def _scalar(source: Source, node: ScalarNode, loc: Loc) -> object:
         value: object = source.scalars.construct_object(node)
     except (YAMLError, ValueError):
         source.problems.append(Problem(loc, f"not a value that can be read: {node.value[:40]!r}"))
+        return None
+    if isinstance(value, int) and abs(value) >= MAX_INT:
+        source.problems.append(Problem(loc, f"a number beyond all limits: {node.value[:40]!r}"))
         return None
     if isinstance(value, float) and not math.isfinite(value):
         source.problems.append(Problem(loc, "not a finite number"))

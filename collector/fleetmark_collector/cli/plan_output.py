@@ -115,7 +115,8 @@ def _expected(job: "JobEstimate") -> str:
     from fleetmark_collector.campaigns.wording import duration_text
 
     if job.seconds is None:
-        return "runs, ?"
+        least_s = job.known.low
+        return f"runs, at least {duration_text(least_s)}" if least_s else "runs, ?"
     return f"runs, about {duration_text(job.seconds.likely)}"
 
 
@@ -130,17 +131,29 @@ def _device_table(estimate: "Estimate") -> "Table":
     if estimate.usd is not None:
         table.add_column("USD", justify="right", no_wrap=True)
     for one in estimate.devices:
-        cells = [one.device, str(len(one.jobs)), *_durations(one.seconds), _bases(one)]
+        durations = _durations(one.seconds, open_ended=one.unknown > 0)
+        cells = [one.device, str(len(one.jobs)), *durations, _bases(one)]
         if estimate.usd is not None:
-            cells.append("-" if one.usd is None else _usd_text(one.usd.likely))
+            cells.append(_device_usd(one))
         table.add_row(*cells)
     return table
 
 
-def _durations(span: "Span") -> Iterator[str]:
+def _durations(span: "Span", *, open_ended: bool) -> Iterator[str]:
     from fleetmark_collector.campaigns.wording import duration_text
 
-    yield from (duration_text(value) for value in (span.likely, span.low, span.high))
+    if open_ended:
+        yield from ("?", duration_text(span.low or None), "?")
+    else:
+        yield from (duration_text(value) for value in (span.likely, span.low, span.high))
+
+
+def _device_usd(one: "DeviceEstimate") -> str:
+    if one.usd is None:
+        return "-"
+    if one.unknown and one.usd_per_hour:
+        return f"{_usd_text(one.usd.low)} or more" if one.usd.low else "?"
+    return _usd_text(one.usd.likely)
 
 
 def _bases(one: "DeviceEstimate") -> str:
@@ -152,23 +165,33 @@ def _bases(one: "DeviceEstimate") -> str:
 
 
 def _totals(estimate: "Estimate", cost: "Cost | None") -> Iterator[str]:
-    likely, low, high = _durations(estimate.seconds)
+    unknown = estimate.unknown
+    likely, low, high = _durations(estimate.seconds, open_ended=unknown > 0)
+    time = f"about {likely} ({low} to {high})"
+    if unknown:
+        time = f"{_least(low, estimate.seconds)} ({unknown} job(s) have no estimate)"
     yield (
-        f"From start to end about {likely} ({low} to {high}), if all devices are there; fetching "
+        f"From start to end {time}, if all devices are there; fetching "
         "and converting models comes on top."
     )
     if estimate.usd is not None and cost is not None:
-        usd = estimate.usd
+        usd, unpriced = estimate.usd, estimate.unknown_cost
+        money = f"about {_usd_text(usd.likely)} USD ({_usd_text(usd.low)} to "
+        money += f"{_usd_text(usd.high)} USD)"
+        if unpriced:
+            money = (
+                f"{_least(f'{_usd_text(usd.low)} USD', usd)} ({unpriced} job(s) have no estimate)"
+            )
         note = f" ({cost.note})" if cost.note else ""
-        yield (
-            f"Cost about {_usd_text(usd.likely)} USD ({_usd_text(usd.low)} to "
-            f"{_usd_text(usd.high)} USD) while devices are busy with it, at the file's "
-            f"prices{note}."
-        )
+        yield f"Cost {money} while devices are busy with it, at the file's prices{note}."
+
+
+def _least(text: str, span: "Span") -> str:
+    return f"at least {text}" if span.low else "unknown"
 
 
 def _usd_text(usd: float) -> str:
-    from fleetmark_collector.campaigns.estimate import usd_text
+    from fleetmark_collector.campaigns.overrun import usd_text
 
     return usd_text(usd)
 
@@ -187,19 +210,23 @@ def outlook_json(outlook: "Outlook", cost: "Cost | None") -> dict[str, object]:
             for one in plan.left_out
         ],
         "estimate": {
-            "seconds": _span_json(estimate.seconds),
-            "usd": _span_json(estimate.usd),
+            "seconds": _span_json(estimate.seconds, open_ended=estimate.unknown > 0),
+            "usd": _span_json(estimate.usd, open_ended=estimate.unknown_cost > 0),
+            "jobs_unknown": estimate.unknown,
             "price_note": cost.note if cost is not None else None,
             "over_limits": estimate.over,
+            "unsure_limits": estimate.unsure,
             "devices": [
                 {
                     "fleet": one.fleet,
                     "device": one.device,
-                    "seconds": _span_json(one.seconds),
+                    "seconds": _span_json(one.seconds, open_ended=one.unknown > 0),
                     "jobs_unknown": one.unknown,
                     "basis": {str(basis): count for basis, count in sorted(one.bases.items())},
                     "usd_per_hour": one.usd_per_hour,
-                    "usd": _span_json(one.usd),
+                    "usd": _span_json(
+                        one.usd, open_ended=one.unknown > 0 and bool(one.usd_per_hour)
+                    ),
                 }
                 for one in estimate.devices
             ],
@@ -223,11 +250,22 @@ def _job_json(job: "PlannedJob", estimate: "JobEstimate") -> dict[str, object]:
         "trials": job.trials,
         "trials_at_least": fewest_trials(job.spec.workloads),
         "refusal": job.refusal,
-        "seconds": _span_json(estimate.seconds),
+        "seconds": _job_seconds_json(estimate),
         "basis": estimate.basis,
         "because": estimate.because,
     }
 
 
-def _span_json(span: "Span | None") -> dict[str, float] | None:
-    return None if span is None else {"low": span.low, "likely": span.likely, "high": span.high}
+def _job_seconds_json(job: "JobEstimate") -> dict[str, float | None] | None:
+    if job.seconds is not None:
+        return _span_json(job.seconds)
+    return _span_json(job.known, open_ended=True) if job.known.low else None
+
+
+def _span_json(span: "Span | None", *, open_ended: bool = False) -> dict[str, float | None] | None:
+    """Return a span; of one that has no known end only the least is told."""
+    if span is None:
+        return None
+    if open_ended:
+        return {"low": span.low, "likely": None, "high": None}
+    return {"low": span.low, "likely": span.likely, "high": span.high}

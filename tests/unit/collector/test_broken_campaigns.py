@@ -29,13 +29,17 @@ FLEET = [
 """What the files that are right by themselves are planned for."""
 
 BEYOND_A_SCHEMA = {
+    "answer_longer_than_its_context",
     "blocks_without_order",
     "context_too_small",
     "costs_too_much",
+    "cron_step_too_large",
+    "entries_twice",
     "exclude_matches_nothing",
     "exclude_misspelled",
     "include_makes_a_cell_twice",
     "job_longer_than_its_window",
+    "limits_that_nobody_can_check",
     "longer_than_its_windows",
     "name_not_in_file",
     "no_such_source",
@@ -43,6 +47,8 @@ BEYOND_A_SCHEMA = {
     "prompts_file_missing",
     "sample_too_large",
     "schedule_ends_before_it_starts",
+    "schedule_out_of_time",
+    "schedule_starts_never",
     "soak_with_cold_starts",
     "takes_too_long",
     "where_not_an_expression",

@@ -129,7 +129,11 @@ def test_editors_take_a_name_and_a_mapping(tmp_path):
             "12:14: matrix.backend[2].model: no model 'tinny' in this file (did you mean 'tiny'?)",
         ),
         ("[one]", "[one, three]", "14:23: matrix.backend[2].workload[1]: no workload 'three'"),
-        ("- llama_cpp", "- llama_cpp\n    - llama_cpp", "matrix.backend: given twice: 'llama_cpp'"),
+        (
+            "- llama_cpp",
+            "- llama_cpp\n    - llama_cpp",
+            "matrix.backend[1]: entry 2 is the same",
+        ),
         ("- llama_cpp", "- 7", "matrix.backend[0]: Input should be"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from campaigncli import Cli
 from fakes.fake_fleet import CAMPAIGN
+from fleetmark_collector.campaigns.state import CampaignStore
 from fleetmark_collector.campaigns.wording import NO_COLLECTOR
 from fleetmark_protocol.errors import ConfigError
 from fleetmark_protocol.jobs import JobState
@@ -80,6 +81,25 @@ def test_two_runs_within_one_second_get_ids_of_their_own(cli):
     cli.beat()
     for _ in range(2):
         assert cli("run", str(cli.file), "--detach").exit_code == 0
+    store = cli.store()
+    assert len({row.campaign_id for row in store.campaigns()}) == 2
+    store.close()
+
+
+def test_an_id_that_another_process_takes_after_the_look_is_planned_again(cli, monkeypatch):
+    cli.add_device("pi-1")
+    cli.beat()
+    looks: list[bool] = []
+    real = CampaignStore.has
+
+    def blind_at_first(store, campaign_id):
+        looks.append(real(store, campaign_id))
+        return looks[-1] and len(looks) > 2
+
+    monkeypatch.setattr(CampaignStore, "has", blind_at_first)
+    for _ in range(2):
+        done = cli("run", str(cli.file), "--detach")
+        assert done.exit_code == 0, done.output
     store = cli.store()
     assert len({row.campaign_id for row in store.campaigns()}) == 2
     store.close()

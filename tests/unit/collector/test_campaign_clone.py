@@ -115,7 +115,7 @@ def test_prompts_of_every_kind_are_written_out_and_the_clone_asks_the_same(tmp_p
         before = store.spec(store.jobs("c1")[-1].job_id)
     (tmp_path / "p.txt").unlink()
     assert "prompts_file" not in text
-    assert text.count("prompts: [first, second]") == 2
+    assert text.count('prompts: ["first", "second"]') == 2
     file = tmp_path / "again.yaml"
     file.write_text(text)
     plan = make_plan(load_campaign(file), "c2", [FakeDevice("pi-1")])

@@ -116,7 +116,11 @@ WRONG = {
     "target no text": ("[pi-1]", "[7]", "3:21: targets.devices[0]: Input should be a valid string"),
     "says to quote": ("[pi-1]", "[7]", "(put it in quotes)"),
     "empty matrix": ("[xllamacpp]", "[]", "5:12: matrix.backend: empty list"),
-    "same backend twice": ("[xllamacpp]", "[a, a]", "matrix.backend: given twice: 'a'"),
+    "same backend twice": (
+        "[xllamacpp]",
+        "[a, a]",
+        "matrix.backend[1]: entry 2 is the same",
+    ),
     "no matrix": (
         GOOD[GOOD.index("matrix:") : GOOD.index("workloads:")],
         "",
@@ -156,7 +160,7 @@ WRONG = {
     "two workloads of one name": (
         "prompt: hello}",
         "prompt: hello}\n  - {name: one, kind: single, prompt: b}",
-        "workloads: given twice: 'one'",
+        "workloads[1]: given twice: 'one'",
     ),
     "NUL in a prompt": ("hello", '"a\\0b"', "workloads[0].prompt: prompts.0"),
     "half a character": ("hello", '"\\ud800"', "workloads[0].prompt: half of a surrogate pair"),

@@ -201,6 +201,28 @@ def test_a_sweep_must_fit_in_the_context_of_every_cell_that_is_asked_it(tmp_path
     assert asked(tmp_path, SWEEP, matrix=matrix.format(192) + exclude)
 
 
+@pytest.mark.parametrize("workload", [ONE, SOAK, CROWD, START])
+def test_an_answer_must_fit_in_the_context_beside_a_prompt_whatever_the_kind(tmp_path, workload):
+    long = workload.replace("}", ", output_tokens: 2048}")
+    said = complaint(tmp_path, long)
+    assert said == (
+        f"8:{len('  - ') + long.index('output_tokens') + len('output_tokens: ') + 1}: "
+        "workloads[0].output_tokens: a prompt of one token at least and 2048 output tokens do not "
+        "fit in the context of 2048 tokens of xllamacpp tiny: set matrix.options.context_tokens to "
+        "2049 or more, or output_tokens to 2047 or less"
+    )
+    assert asked(tmp_path, long.replace("2048", "2047"))
+    matrix = "  options: {context_tokens: [2049, 4096]}\n"
+    assert asked(tmp_path, long, matrix=matrix)
+    said = complaint(tmp_path, ONE, matrix="  options: {context_tokens: [64, 4096]}\n")
+    assert "workloads[0]: a prompt of one token at least and 64 output tokens" in said
+    exclude = "  exclude: {options: {context_tokens: 2048}, workload: WHICH}\n"
+    other = "{name: other, kind: single, prompt: b}"
+    name = workload.split(",")[0].removeprefix("{name: ")
+    matrix = "  options: {context_tokens: [2048, 4096]}\n" + exclude.replace("WHICH", name)
+    assert asked(tmp_path, long, other, matrix=matrix)
+
+
 @pytest.mark.parametrize("workload", [SOAK, CROWD])
 def test_what_keeps_an_engine_busy_cannot_start_it_for_each_trial(tmp_path, workload):
     said = complaint(tmp_path, workload, matrix="  options: {start: [warm, cold]}\n")

@@ -5,10 +5,13 @@ import logging
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, FakeDevice, FakeWorld, S
+from fleetmark_collector.campaigns.bounds import MAX_S
 from fleetmark_collector.campaigns.clearing import to_clear
-from fleetmark_collector.campaigns.intake import LATE_NS
+from fleetmark_collector.campaigns.intake import LATE_NS, Intake
+from fleetmark_collector.campaigns.joining import Joining
+from fleetmark_collector.campaigns.rollout import Rollout
 from fleetmark_collector.campaigns.tables import CampaignState
-from fleetmark_protocol.errors import StoreError
+from fleetmark_protocol.errors import LeadershipLost, StoreError
 from fleetmark_protocol.jobs import JobState
 
 J = JobState
@@ -144,3 +147,84 @@ def test_what_is_looked_for_at_each_tick_is_found_without_reading_all_jobs(make_
     looks = [one for one in plans if one.startswith(("SCAN", "SEARCH"))]
     assert ["jobs_to_clear" in looks[0], "jobs_cleared" in looks[1]] == [True, True]
     assert looks[1].startswith("SEARCH")
+
+
+def told_of(caplog) -> list[dict]:
+    found = [one for one in caplog.records if one.getMessage().startswith("left_out")]
+    return [{**one.values, "traced": bool(one.exc_info)} for one in found]
+
+
+@pytest.mark.parametrize("step", ["take_in", "join", "due"])
+def test_a_campaign_whose_turn_fails_in_any_way_is_left_out_and_named(
+    make_world, monkeypatch, caplog, step
+):
+    world = make_world(FakeDevice("pi-1"), FakeDevice("pi-2"))
+    slow = "rollout: {jobs_per_minute: 60}\n"
+    world.submit("c1", CAMPAIGN.replace("all: true", "devices: [pi-1]") + slow)
+    world.submit("c2", CAMPAIGN.replace("all: true", "devices: [pi-2]"))
+
+    def beyond(*_):
+        raise OverflowError("Python int too large")
+
+    def of_first(real):
+        return lambda one, campaign, *more: (
+            beyond() if campaign.campaign_id == "c1" else real(one, campaign, *more)
+        )
+
+    if step == "take_in":
+        monkeypatch.setattr(Intake, step, of_first(Intake.take_in))
+    elif step == "join":
+        monkeypatch.setattr(Joining, step, of_first(Joining.join))
+    else:
+        monkeypatch.setattr(Rollout, step, beyond)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(40):
+            world.step()
+    assert world.campaign("c2").state is CampaignState.SUCCEEDED
+    (told,) = told_of(caplog)
+    assert told["what"] == "campaign c1"
+    assert told["reason"] == "campaign c1: OverflowError: Python int too large"
+    assert told["traced"]
+
+
+def test_who_leads_no_more_is_no_trouble_of_one_campaign(make_world, monkeypatch):
+    world = two(make_world)
+
+    def lost(*_):
+        raise LeadershipLost("another one leads")
+
+    monkeypatch.setattr(Intake, "take_in", lost)
+    with pytest.raises(LeadershipLost):
+        world.step()
+
+
+def test_a_time_limit_that_an_older_version_took_holds_nothing_up(make_world, caplog):
+    world = two(make_world)
+    spoil(world, "UPDATE campaigns SET campaign_s = 1e300 WHERE campaign_id = 'c1'")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(40):
+            world.step()
+    first = world.campaign("c1")
+    assert first.state is CampaignState.SUCCEEDED
+    assert first.deadline_ns(world.now_ns) == first.created_ns + int(MAX_S) * S
+    assert told_of(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        '{"retries": {"max": 1, "backoff_s": 8e9, "backoff_max_s": 8e9, "on": ["FAILED"]}}',
+        '{"rollout": {"jobs_per_minute": 1e-300, "devices_at_once": 1000000000000000000000000}}',
+        '{"abort": [{"share_percent": 50, "after_devices": 1000000000000000000000000}]}',
+    ],
+)
+def test_numbers_that_an_older_version_took_stop_nothing(make_world, caplog, policy):
+    world = two(make_world)
+    world.devices[0].ends["001"] = J.FAILED
+    spoil(world, f"UPDATE campaigns SET policy = '{policy}' WHERE campaign_id = 'c1'")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(40):
+            world.step()
+    assert world.campaign("c2").state is CampaignState.SUCCEEDED
+    assert world.jobs("c1")["pi-1.001"].state is J.FAILED
+    assert told_of(caplog) == []

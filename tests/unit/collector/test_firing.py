@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, FakeDevice, make_campaign
+from fleetmark_collector.campaigns import firing
 from fleetmark_collector.campaigns.firing import Together
 from fleetmark_collector.campaigns.plan import make_plan
 from fleetmark_collector.campaigns.recurrence import NS, moment
+from fleetmark_collector.campaigns.schedule_keys import read_keys
 from fleetmark_collector.campaigns.schedules import RUNS_KEPT
 from fleetmark_collector.campaigns.tables import CampaignState
 from fleetmark_collector.sqlitefile import connect
@@ -218,3 +220,19 @@ def test_starting_a_campaign_needs_no_room_for_temporary_files(world, monkeypatc
     world.add()
     world.at("2026-12-02T02:00:00")
     assert world.started == ["sizes-20261202-020000"]
+
+
+def test_a_schedule_that_fails_in_any_way_is_left_out_alone(world, monkeypatch, caplog):
+    world.add("broken")
+    world.add("nightly")
+
+    def sometimes(name, text):
+        if name == "broken":
+            raise OverflowError("date value out of range")
+        return read_keys(name, text)
+
+    monkeypatch.setattr(firing, "read_keys", sometimes)
+    world.at("2026-12-02T02:00:00")
+    assert len(world.started) == 1
+    (told,) = [one for one in caplog.records if one.getMessage().startswith("left_out")]
+    assert told.values["what"] == "schedule broken"

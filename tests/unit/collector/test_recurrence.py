@@ -184,7 +184,7 @@ def test_what_is_no_zone_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "text", ["tomorrow", "2026-13-01", "2026-12-01T25:00", "20261201", "2026-W10", "", "9999-12-31"]
+    "text", ["tomorrow", "2026-13-01", "2026-12-01T25:00", "20261201", "2026-W10", ""]
 )
 def test_what_is_neither_date_nor_time_is_refused(text):
     with pytest.raises(ValueError, match="should be a date"):
@@ -194,3 +194,41 @@ def test_what_is_neither_date_nor_time_is_refused(text):
 def test_a_time_with_an_offset_is_that_moment_wherever_the_schedule_is():
     utc, tokyo = zone_named("UTC"), zone_named("Asia/Tokyo")
     assert moment("2026-12-01T09:00+09:00", utc) == moment("2026-12-01T09:00", tokyo)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_the_ends_of_the_calendar_stand_for_ever(zone):
+    span = {"start": "0001-01-01", "end": "9999-12-31"}
+    assert times("0 2 1 1 *", zone, "2026-10-15", 1, **span)[0].startswith("2027-01-01 02:00:00")
+    place = zone_named(zone)
+    first, far = moment("0001-01-01", place), moment("9999-12-30", place)
+    early = Recurrence("0 2 * * *", place, start_ns=first).next(first - 1)
+    assert 0 <= early < 24 * HOUR_NS, "nothing before 1970 is looked for"
+    assert Recurrence("0 2 * * *", place).next(far) is None
+    assert Recurrence("0 2 * * *", place, start_ns=far).next(0) is None
+    last = list(Recurrence("0 2 * * *", place).upcoming(moment("2262-04-09", place)))
+    assert 0 < len(last) < 5
+    assert max(last) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("cron", "field", "offset"),
+    [
+        ("*/61 * * * *", "minute", 0),
+        ("0-59/90 * * * *", "minute", 0),
+        ("1,5/90 * * * *", "minute", 0),
+        ("0 */25 * * *", "hour", 2),
+        ("0 0 */32 * *", "day-of-month", 4),
+        ("0 0 1 */13 *", "month", 6),
+        ("0 0 * * */8", "day-of-week", 8),
+    ],
+)
+def test_a_step_that_its_field_never_takes_is_refused(cron, field, offset):
+    with pytest.raises(NotACron, match=f"{field} .*: a step of .* is larger than the field") as no:
+        check_cron(cron)
+    assert no.value.offset == offset
+
+
+@pytest.mark.parametrize("cron", ["*/60 */24 */31 */12 */7", "*/59 1-5/2 * jan-dec/3 *"])
+def test_steps_up_to_the_whole_field_are_lawful(cron):
+    check_cron(cron)

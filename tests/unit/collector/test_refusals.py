@@ -3,7 +3,10 @@
 import pytest
 
 from fakes.fake_fleet import CAMPAIGN, FakeDevice, make_campaign, make_inventory
+from fleetmark_agent.config import RunnerSettings
+from fleetmark_agent.limits import check_size
 from fleetmark_collector.campaigns.plan import make_plan
+from fleetmark_protocol.errors import JobTooLarge
 from fleetmark_protocol.messages import BackendInfo, Hardware, ModelInfo
 
 ONE_CELL = CAMPAIGN.replace("[Q8_0, Q4_0]", "Q8_0").replace("[1, 2]", "1")
@@ -120,3 +123,58 @@ def test_slots_that_the_file_asks_for_count_where_they_are_more_than_the_clients
     text = ONE_CELL.replace("threads: 1", "threads: 1, parallel: 6")
     one = device(backend(takes=SERVES), models=(model(kv_bytes_per_token=131_072),))
     assert "6 contexts of 2048 tokens 1.6 GB" in str(refusal(tmp_path, text, one))
+
+
+# --- jobs that are too large ---------------------------------------------------------------------
+
+
+def sized(hardware=PI, **inventory):
+    return FakeDevice("pi", inventory=make_inventory(hardware=hardware, **inventory))
+
+
+FOUR_CORES = PI.model_copy(update={"cores_logical": 4})
+MANY_THREADS = ONE_CELL.replace("threads: 1", "threads: 17")
+
+
+def test_threads_are_held_against_the_cores_that_the_inventory_tells(tmp_path):
+    told = refusal(tmp_path, MANY_THREADS, sized(FOUR_CORES))
+    assert told == "the job asks for 17 threads; this device has 4 cores and takes 16"
+    assert refusal(tmp_path, MANY_THREADS.replace("17", "16"), sized(FOUR_CORES)) is None
+    eight = FOUR_CORES.model_copy(update={"cores_logical": 8})
+    assert refusal(tmp_path, MANY_THREADS, sized(eight)) is None
+    assert refusal(tmp_path, MANY_THREADS, sized(PI)) is None  # it does not tell its cores
+
+
+def test_trials_are_counted_whatever_the_device_says_of_itself(tmp_path):
+    prompts = ", ".join("abcdefghijk")
+    text = ONE_CELL.replace("kind: single, prompt: hello", f"kind: multi, prompts: [{prompts}]")
+    text = text.replace("repetitions: 2", "repetitions: 10000")
+    told = "the job has 110,001 trials; an agent takes 100,000 (ask for fewer repetitions or "
+    for one in (sized(), FakeDevice("pi", inventory=None)):
+        assert str(refusal(tmp_path, text, one)).startswith(told)
+    assert refusal(tmp_path, text.replace("10000", "9000"), sized()) is None
+
+
+def test_the_owners_limits_are_those_of_the_inventory(tmp_path):
+    assert refusal(tmp_path, ONE_CELL, sized(max_job_s=3600)) == (
+        "the job may take 7200 s; this device's owner allows 3600 s (set a smaller timeouts.job_s, "
+        "or let the owner raise runner.max_job_s)"
+    )
+    assert refusal(tmp_path, ONE_CELL, sized(max_job_s=7200)) is None
+    told = refusal(tmp_path, CROWD, sized(max_context_tokens=4096))
+    assert str(told).startswith(
+        "the job asks for contexts of 8,192 tokens; this device's owner allows 4,096 ("
+    )
+    assert refusal(tmp_path, CROWD, sized(max_context_tokens=8192)) is None
+
+
+def test_an_older_agent_that_does_not_tell_its_owners_limits_is_not_judged(tmp_path):
+    long = ONE_CELL + "timeouts: {job_s: 600000}\n"
+    assert refusal(tmp_path, long, sized()) is None
+
+
+def test_what_a_plan_foretells_is_what_the_device_says(tmp_path):
+    (job,) = plan_of(tmp_path, MANY_THREADS, sized(FOUR_CORES)).jobs
+    with pytest.raises(JobTooLarge) as caught:
+        check_size(job.spec, RunnerSettings(), 4)
+    assert caught.value.message == job.refusal

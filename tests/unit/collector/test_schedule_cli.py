@@ -260,3 +260,9 @@ def test_one_that_has_ended_says_so(run):
     assert row.next_ns is not None
     assert "never: it has ended" in run("schedule", "list").output
     assert "Nothing comes due any more." in run("schedule", "next", "sizes").output
+
+
+def test_a_schedule_may_end_with_the_calendar(run):
+    run.file.write_text(WEEKLY.replace("Asia/Tokyo", 'America/New_York, end: "9999-12-31"'))
+    assert run("campaign", "schedule", str(run.file)).exit_code == 0
+    assert len(run.json("schedule", "next", "-n", "3")) == 3

@@ -1,12 +1,14 @@
 """Boolean expressions over tags: what they mean, and what is said of those that are none."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetmark_collector.campaigns.where import MAX_CHARACTERS, NotAnExpression, parse
 
-TAGS = ("pi4", "bench", "slow", "3b-plus", "true")
+TAGS = ("pi4", "bench", "slow", "3b-plus", "true", "self", "args", "1")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,13 @@ TAGS = ("pi4", "bench", "slow", "3b-plus", "true")
         ("3b-plus", {"3b-plus"}, True),
         ("true and 1", {"true"}, False),
         ("android or ore", {"ore"}, True),
+        ("self", {"self"}, True),
+        ("not self and cls", {"cls"}, True),
+        ("self or args", {"args"}, True),
+        ("self and kwargs", {"kwargs"}, False),
+        ("1 and not 0", {"1"}, True),
+        ("true and not false", {"false", "true"}, False),
+        ("none or and-more or not-now", {"not-now"}, True),
     ],
 )
 def test_an_expression_is_true_of_some_devices(text, tags, holds):
@@ -85,7 +94,7 @@ expressions = st.recursive(
 def test_expressions_mean_what_they_mean_in_python(text, tags):
     as_python = text
     for number, tag in enumerate(TAGS):
-        as_python = as_python.replace(tag, f"T[{number}]")
+        as_python = re.sub(rf"(?<![\w\[-]){tag}(?![\w\]-])", f"T[{number}]", as_python)
     meant = eval(as_python, {"T": [tag in tags for tag in TAGS]})  # noqa: S307 - our own text
     assert parse(text).holds(tags) is meant
 
