@@ -45,7 +45,7 @@ class Apart:
             raise
         except Exception as error:  # noqa: BLE001 - a number that some step cannot take, say
             reason = f"{what}: {type(error).__name__}: {error}"
-            hint = "cancel or delete it; report this with the log"
+            hint = "this is a mistake of ours: report it with the log, and cancel or delete it"
             self._tell(self._log.exception, reason, what=what, hint=hint)
 
     def _tell(self, tell: Callable[..., None], reason: str, **about: str | None) -> None:
@@ -70,5 +70,5 @@ def readable(what: str) -> Iterator[None]:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise StoreError(
             f"{what}: this version cannot read what is stored of it: {reason}",
-            hint="use the version that wrote it, or delete it",
+            hint="use the version that wrote it",
         ) from error
