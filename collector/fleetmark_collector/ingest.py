@@ -95,6 +95,10 @@ class Ingest:
         """Take a data message, or drop it when there is no room; runs in the network thread."""
         self._tally.received(taken=self._inbox.put(topic, payload, FULL_WAIT_S))
 
+    def relieved(self) -> bool:
+        """Whether there was once more to do than there was room for, and no more; told once."""
+        return self._inbox.relieved()
+
     def stop(self) -> None:
         """Take nothing more, write and acknowledge what is here, and return.
 

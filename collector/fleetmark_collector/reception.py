@@ -1,5 +1,6 @@
 """Takes what devices say of themselves off the network's thread: noted, or buried, never raised."""
 
+import time
 from collections.abc import Callable
 
 from fleetmark_collector.culprits import Culprits, sender
@@ -7,6 +8,9 @@ from fleetmark_collector.dead_letters import DeadLetters
 from fleetmark_collector.devices import DeviceRegistry
 from fleetmark_protocol import logs
 from fleetmark_protocol.errors import ContractError, StoreUnavailable
+
+ASK_AGAIN_S = 60.0
+"""At least so long between two times that all is had again after the collector was overfull."""
 
 
 class Reception:
@@ -18,6 +22,8 @@ class Reception:
         dead_letters: DeadLetters,
         culprits: Culprits,
         ask_again: Callable[[], None] = lambda: None,
+        relieved: Callable[[], bool] = lambda: False,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
 
@@ -26,11 +32,18 @@ class Reception:
             dead_letters: where what cannot be understood is kept.
             culprits: whose messages are not to be read.
             ask_again: has the broker send all statuses and inventories again.
+            relieved: whether there was more to do than there was room for, and no more: what the
+                broker had to drop meanwhile may be among them, and nobody says them again.
+            clock_s: monotonic.
         """
         self._registry = registry
         self._dead_letters = dead_letters
         self._culprits = culprits
         self._ask_again = ask_again
+        self._relieved = relieved
+        self._clock_s = clock_s
+        self._missed = False
+        self._asked_s: float | None = None
         self._known = False
         self._log = logs.get("collector")
 
@@ -47,8 +60,13 @@ class Reception:
             except StoreUnavailable as error:
                 # Until it can be had all fleets are new, and taken up a few in an hour.
                 self._log.debug("devices_not_read", reason=error.message)
-        if self._culprits.ask_again():
+        self._missed = self._relieved() or self._missed
+        if self._culprits.ask_again() or (self._missed and self._may_ask()):
+            self._missed, self._asked_s = False, self._clock_s()
             self._ask_again()
+
+    def _may_ask(self) -> bool:
+        return self._asked_s is None or self._clock_s() - self._asked_s >= ASK_AGAIN_S
 
     def receive(self, topic: str, payload: bytes, retained: bool = False) -> None:
         """Take a message; runs in the network's thread, which must not wait for a disk."""

@@ -177,7 +177,7 @@ def _lead(
         for channel in SELF_CHANNELS:
             bus.ask_again(topics.subscription("+", "+", channel))
 
-    reception = Reception(registry, dead_letters, culprits, ask_again)
+    reception = Reception(registry, dead_letters, culprits, ask_again, ingest.relieved)
     reception.look_after()
     ticker = make_ticker(settings, reader, registry, bus.publish, lease.fence)
     monitor = Monitor(settings, ingest, registry, bus, observer, endpoint)

@@ -223,9 +223,13 @@ def canceled_at_the_centre(fleet, campaign_id):
 
 
 def test_while_it_is_paused_what_had_ended_stays(fleet):
-    campaign_id = submit(fleet, options={"threads": [1, 2]}, repetitions=8)
-    wait_for(lambda: fleet.stored_trials(campaign_id) >= 1, 30, "a trial")
+    """The first job stands still until the pause is there, however long a command takes."""
+    fleet.sysfs.zone(0, "cpu-thermal", HOT)
+    cool_down = {"temperature_c": 60, "before": "job", "timeout_s": 600}
+    campaign_id = submit(fleet, options={"threads": [1, 2]}, repetitions=8, cool_down=cool_down)
+    wait_for(lambda: str(jobs(fleet, campaign_id)[0].state) == "IN_PROGRESS", 30, "the first job")
     assert fleet.cli("campaign", "pause", campaign_id).returncode == 0
+    fleet.sysfs.zone(0, "cpu-thermal", COOL)
     wait_for(lambda: jobs(fleet, campaign_id)[0].state.terminal, 60, "the end of what ran")
     ends = canceled_at_the_centre(fleet, campaign_id)
     assert ends == [("SUCCEEDED", True), ("CANCELED", False)]

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.integration
 FLEET = "fleetmark/v1/lab"
 OWN = f"{FLEET}/pi-bad/status"
 LARGE = bytes(900_000)
-LARGE_MESSAGES = 250
-BOUND_MB = 200
-"""Without limits Mosquitto 2.0.11 takes 430 MB for so many that nobody reads."""
+LARGE_MESSAGES = 300
+BOUND_MB = 400
+"""Without limits Mosquitto 2.0.11 takes 520 MB for so many that nobody reads, with them 270 MB."""
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,12 @@ class Raw:
         secret = centre.password_file(user).read_text().strip()
         # A clean session, user and password; no keep-alive: it may be silent for ever.
         head = _text("MQTT") + bytes([4, 0xC2]) + struct.pack(">H", 0)
-        self._send(0x10, head + _text(client_id) + _text(user) + _text(secret))
-        assert self._answer() == 0x20
+        try:
+            self._send(0x10, head + _text(client_id) + _text(user) + _text(secret))
+            assert self._answer() == 0x20
+        except BaseException:
+            self.close()
+            raise
 
     def subscribe(self, topic, qos):
         self._send(0x82, struct.pack(">H", 1) + _text(topic) + bytes([qos]))
@@ -62,6 +66,12 @@ class Raw:
     def close(self):
         self.socket.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def _send(self, kind, body):
         length, left = b"", len(body)
         while not length or left:
@@ -75,6 +85,15 @@ class Raw:
 
 def _text(text):
     return struct.pack(">H", len(text)) + text.encode()
+
+
+def can_say(centre, user, payload):
+    """Whether the broker takes a message of one who comes now; full, it turns him away anywhere."""
+    try:
+        with Raw(centre, user, "again") as client:
+            return client.publish(OWN, payload)
+    except (AssertionError, IndexError, OSError):
+        return False
 
 
 def is_served(centre, device):
@@ -103,7 +122,7 @@ def test_who_does_not_read_its_own_words_does_not_fill_the_brokers_memory(centre
     deaf, speaks = Raw(centre, "pi-bad", "deaf"), Raw(centre, "pi-bad", "speaks")
     deaf.subscribe(OWN, 1)
     assert all(speaks.publish(OWN, LARGE) for _ in range(LARGE_MESSAGES))
-    assert 60 < centre.memory_mb < BOUND_MB, "some wait, the others do not"
+    assert 100 < centre.memory_mb < BOUND_MB, "some wait, the others do not"
     assert is_served(centre, "pi-good")
 
 
@@ -121,12 +140,12 @@ def test_at_the_limit_of_memory_who_asks_for_more_is_turned_away_and_others_are_
     speaks = Raw(centre, "pi-bad", "speaks")
     taken = [speaks.publish(OWN, LARGE) for _ in range(LARGE_MESSAGES)]
     assert not taken[-1]
-    assert (centre.runs, centre.memory_mb < 320) == (True, True)
+    assert (centre.runs, centre.memory_mb < 350) == (True, True)
     assert is_served(centre, "pi-good")
     for one in deaf:
         one.close()
     # With them goes what waited for them.
-    wait_for(lambda: Raw(centre, "pi-bad", "again").publish(OWN, LARGE), what="room again")
+    wait_for(lambda: can_say(centre, "pi-bad", LARGE), what="room again")
 
 
 def test_a_device_cannot_leave_retained_messages_in_fleets_that_are_not_its_own(centre):
@@ -151,7 +170,7 @@ def test_a_device_cannot_leave_retained_messages_in_fleets_that_are_not_its_own(
 
 def test_what_a_large_fleet_has_retained_reaches_the_collector_whole(centre):
     centre.start()
-    devices, payload = 5000, b"{}".ljust(5000)
+    devices, payload = 5000, b"{}".ljust(24_000)
     says, hears = (Bus(centre.settings(COLLECTOR), name) for name in ("says", "hears"))
     got = set()
     hears.subscribe(f"{FLEET}/+/status", lambda topic, *_: got.add(topic))
@@ -160,9 +179,9 @@ def test_what_a_large_fleet_has_retained_reaches_the_collector_whole(centre):
         wait_for(lambda: says.connected, what="the collector")
         for number in range(devices):
             says.publish(f"{FLEET}/pi-{number}/status", payload, retain=True)
-        assert says.flush(30)
+        assert says.flush(120)
         hears.start()
-        wait_for(lambda: len(got) == devices, 30, "all statuses")
+        wait_for(lambda: len(got) == devices, 120, "all statuses")
     finally:
         says.stop()
         hears.stop()

@@ -12,22 +12,26 @@ MIN_PER_MINUTE = 1e-6
 MAX_PER_MINUTE = 100_000.0
 MAX_USD = 1e12
 
-UP_TO_TEN_YEARS = Field(le=MAX_S)
+
+def written_now(info: ValidationInfo) -> bool:
+    """Whether a value is in a file that a person gives now, who can be told of a mistake in it.
+
+    What is kept was right by the rules of the version that kept it, and nobody is there to correct
+    it. A row is read without a context, a text that is kept with one that says so.
+    """
+    return info.context is not None and not info.context.get("kept", False)
 
 
 def _kept(value: object, info: ValidationInfo, low: float, high: float) -> object:
-    """Bring a number that is kept within the bounds: an older version may have taken any.
-
-    Only a campaign file is read with a context; in it such a number is a mistake.
-    """
-    if info.context is not None or isinstance(value, bool) or not isinstance(value, int | float):
+    """Bring a number that is kept within the bounds: an older version may have taken any."""
+    if written_now(info) or isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return low if 0 < value < low else min(value, type(value)(high))
 
 
-Seconds = Annotated[
-    float, UP_TO_TEN_YEARS, BeforeValidator(lambda value, info: _kept(value, info, 0, MAX_S))
-]
+UP_TO_TEN_YEARS = Field(le=MAX_S)
+KEPT_UP_TO_TEN_YEARS = BeforeValidator(lambda value, info: _kept(value, info, 0, MAX_S))
+Seconds = Annotated[float, UP_TO_TEN_YEARS, KEPT_UP_TO_TEN_YEARS]
 """A time in the file; whether it may be 0 its key says."""
 Count = Annotated[
     int,
@@ -39,4 +43,8 @@ PerMinute = Annotated[
     Field(ge=MIN_PER_MINUTE, le=MAX_PER_MINUTE),
     BeforeValidator(lambda value, info: _kept(value, info, MIN_PER_MINUTE, MAX_PER_MINUTE)),
 ]
-Usd = Annotated[float, Field(ge=0, le=MAX_USD)]
+Usd = Annotated[
+    float,
+    Field(ge=0, le=MAX_USD),
+    BeforeValidator(lambda value, info: _kept(value, info, 0, MAX_USD)),
+]

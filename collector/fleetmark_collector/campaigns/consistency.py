@@ -15,13 +15,22 @@ BUSY_KINDS = ("concurrency", "soak")
 """Kinds that keep one engine busy, so that it cannot be started anew for each request."""
 
 
-def inconsistencies(entries: Sequence[WorkloadEntry], cells: Sequence[Cell]) -> Iterator[Problem]:
-    """Find them; of many cells that lack the same, the first is named."""
+def inconsistencies(
+    entries: Sequence[WorkloadEntry], cells: Sequence[Cell], *, kept: bool = False
+) -> Iterator[Problem]:
+    """Find them; of many cells that lack the same, the first is named.
+
+    Args:
+        entries: workloads of the file.
+        cells: what they are asked of.
+        kept: whether the file is one that was kept: older versions looked only at sweeps for what
+            does not fit in a context.
+    """
     told: set[Loc] = set()
     places = dict(_places(entries))
     for cell in cells:
         for workload in cell.workloads:
-            problem = _unlike(cell, workload, places)
+            problem = _unlike(cell, workload, places, kept)
             if problem is not None and problem.loc not in told:
                 told.add(problem.loc)
                 yield problem
@@ -36,7 +45,9 @@ def _places(entries: Sequence[WorkloadEntry]) -> Iterator[tuple[str, Loc]]:
             yield name, (*place, key, position) if key else place
 
 
-def _unlike(cell: Cell, workload: Workload, places: Mapping[str, Loc]) -> Problem | None:
+def _unlike(
+    cell: Cell, workload: Workload, places: Mapping[str, Loc], kept: bool
+) -> Problem | None:
     place = places[workload.name]
     if workload.kind in BUSY_KINDS and cell.labels.get("start") == "cold":
         text = (
@@ -44,6 +55,8 @@ def _unlike(cell: Cell, workload: Workload, places: Mapping[str, Loc]) -> Proble
             "trial: give it to other cells (`workload` of a backend, or matrix.exclude)"
         )
         return Problem((*place[:2], "kind"), text)
+    if kept and workload.kind != "context_sweep":
+        return None
     there = cell.labels.get("context_tokens", Options().context_tokens)
     return _not_in_context(cell, workload, place, there) if isinstance(there, int) else None
 

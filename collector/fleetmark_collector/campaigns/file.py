@@ -80,8 +80,12 @@ def load_campaign(file: Path) -> Campaign:
     return checked(read_yaml(file))
 
 
-def checked(source: Source) -> Campaign:
+def checked(source: Source, *, kept: bool = False) -> Campaign:
     """Return the campaign of a file's data.
+
+    Args:
+        source: the data.
+        kept: see `bounds.written_now`.
 
     Raises:
         ConfigError: all mistakes, as `load_campaign` tells them.
@@ -91,7 +95,7 @@ def checked(source: Source) -> Campaign:
         shape = CampaignFile.model_validate_json(
             # As JSON: lists may stand for tuples there while everything else stays strict.
             json.dumps(source.data),
-            context={"dir": directory},
+            context={"dir": directory, "kept": kept},
         )
     except ValidationError as error:
         problems = [
@@ -106,7 +110,7 @@ def checked(source: Source) -> Campaign:
         entries = shape.workloads
         workloads = [one for entry in entries for one in entry.to_wire(directory)]
         made = expand(shape.matrix, workloads, {one.name: one.names() for one in entries})
-        more = [*made.problems, *inconsistencies(entries, made.cells)]
+        more = [*made.problems, *inconsistencies(entries, made.cells, kept=kept)]
         problems += [replace(one, loc=source.place(one.loc)) for one in more]
         problems += _too_large(made.cells)
     if made is None or problems:

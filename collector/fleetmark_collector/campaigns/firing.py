@@ -122,7 +122,7 @@ class Scheduler:
         Raises:
             ConfigError: it cannot be: a device or a tag is not there any more.
         """
-        campaign = load_text(row.file_text, Path(row.file_name))
+        campaign = load_text(row.file_text, Path(row.file_name), kept=True)
         campaign_id = new_campaign_id(campaign.name, now_ns)
         plan = make_plan(campaign, campaign_id, self._registry.list())
         plan.check()

@@ -94,7 +94,8 @@ class Joining:
             self._read[campaign_id] = None
             if text is not None:
                 try:
-                    self._read[campaign_id] = load_text(text, Path(campaign.file_name))
+                    file = Path(campaign.file_name)
+                    self._read[campaign_id] = load_text(text, file, kept=True)
                 except ConfigError as error:
                     # Written by another version of fleetmark; those who take part are not touched.
                     self._log.error(

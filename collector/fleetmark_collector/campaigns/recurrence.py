@@ -99,8 +99,12 @@ class Recurrence:
         return found
 
 
-def check_cron(text: str) -> None:
+def check_cron(text: str, *, large_steps: bool = False) -> None:
     """Refuse what is no cron expression, or one that never comes true.
+
+    Args:
+        text: the expression.
+        large_steps: whether steps larger than their field are taken, as they once were.
 
     Raises:
         NotACron: says what is wrong, and where in the text.
@@ -114,7 +118,7 @@ def check_cron(text: str) -> None:
         if not _is_lawful(" ".join(alone)):
             raise NotACron(f"{FIELDS[at]} {word[0]!r}: takes {_RANGES[at]}", word.start())
         for step in re.findall(r"/(\d+)", word[0], re.ASCII):
-            if int(step) > _STEPS[at]:
+            if int(step) > _STEPS[at] and not large_steps:
                 text = (
                     f"{FIELDS[at]} {word[0]!r}: a step of {step} is larger than the field, which "
                     f"takes {_RANGES[at]} and begins anew each time"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, WrapValidator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationInfo, WrapValidator
 
 from fleetmark_collector.campaigns.shapes import Part, at_key, twin
 from fleetmark_protocol.workloads import Adaptive, Repetitions, Workload
@@ -42,7 +42,7 @@ else:
 _NUMBER: TypeAdapter[int] = TypeAdapter(Repetitions, config=ConfigDict(strict=True))
 
 
-def _look(value: object, _: Any) -> object:
+def _look(value: object, _: Any, info: ValidationInfo) -> object:
     """Look at a mapping as one; told as alternatives, each mistake would be told twice."""
     if value is None:
         return None
@@ -52,7 +52,7 @@ def _look(value: object, _: Any) -> object:
         raise ValueError(
             f"should be a number, or a mapping such as {{half_width_percent: 5}} (got {value!r})"
         )
-    entry = AdaptiveEntry.model_validate(value)
+    entry = AdaptiveEntry.model_validate(value, context=info.context)
     if entry.max < entry.min:
         raise at_key("max", f"{entry.max} at most, but `min` asks for {entry.min}")
     return entry

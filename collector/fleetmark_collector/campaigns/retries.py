@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from fleetmark_collector.campaigns.bounds import MAX_S, Seconds
+from fleetmark_collector.campaigns.bounds import MAX_S, Seconds, written_now
 from fleetmark_collector.campaigns.shapes import OneOrMany, Part
 from fleetmark_protocol.errors import (
     BrokerFailed,
@@ -54,8 +54,8 @@ def _known(word: str, info: ValidationInfo) -> str:
     if word in WORDS:
         return word
     if word in NEVER_WORTH_ONE:
-        # What an older version kept does no harm: it is in a file that it is a mistake.
-        if info.context is None:
+        # What an older version kept does no harm: it is in a new file that it is a mistake.
+        if not written_now(info):
             return word
         raise ValueError(
             f"no job that may be run again ends with {word!r}: write retryable, a state "

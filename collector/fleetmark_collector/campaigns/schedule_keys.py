@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from fleetmark_collector.campaigns.apart import readable
+from fleetmark_collector.campaigns.bounds import written_now
 from fleetmark_collector.campaigns.recurrence import (
     LAST_NS,
     MAX_CRON_CHARACTERS,
@@ -23,9 +24,9 @@ Missed = Literal["skip", "once"]
 _MAX_CHARACTERS = 64
 
 
-def _cron(text: str) -> str:
+def _cron(text: str, info: ValidationInfo) -> str:
     try:
-        check_cron(text)
+        check_cron(text, large_steps=not written_now(info))
     except NotACron as error:
         context = {"text": str(error), "offset": error.offset}
         raise PydanticCustomError("within", "{text}", context) from error
@@ -70,7 +71,7 @@ class ScheduleKeys(Part):
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "ScheduleKeys":
+    def _fits_together(self, info: ValidationInfo) -> "ScheduleKeys":
         zone = zone_named(self.time_zone)
         times: dict[str, int | None] = {}
         for key, text in (("start", self.start), ("end", self.end)):
@@ -79,15 +80,17 @@ class ScheduleKeys(Part):
             except ValueError as error:
                 raise _at(key, f"{error} (got {text!r})") from error
         start_ns, end_ns = times["start"], times["end"]
-        if start_ns is not None and start_ns >= LAST_NS:
-            raise _at("start", f"is later than any time that can be kept (got {self.start!r})")
-        if end_ns is not None and end_ns <= 0:
-            raise _at("end", f"is before 1970: it would never run (got {self.end!r})")
+        if written_now(info):
+            if start_ns is not None and start_ns >= LAST_NS:
+                raise _at("start", f"is later than any time that can be kept (got {self.start!r})")
+            if end_ns is not None and end_ns <= 0:
+                raise _at("end", f"is before 1970: it would never run (got {self.end!r})")
         if start_ns is None or end_ns is None:
             return self
         if end_ns <= start_ns:
             raise _at("end", f"is not after start ({self.start})")
-        if self.recurrence.next(start_ns - 1) is None:
+        # A kept one may have had times only where none are kept any more.
+        if written_now(info) and self.recurrence.next(start_ns - 1) is None:
             raise _at("cron", "does not run once between start and end")
         return self
 

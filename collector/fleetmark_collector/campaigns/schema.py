@@ -3,10 +3,10 @@
 import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo
 
 from fleetmark_collector.campaigns.abort import AbortRule
-from fleetmark_collector.campaigns.bounds import Seconds, Usd
+from fleetmark_collector.campaigns.bounds import Seconds, Usd, written_now
 from fleetmark_collector.campaigns.matrix import Matrix
 from fleetmark_collector.campaigns.retries import Retries
 from fleetmark_collector.campaigns.rollout import Rollout
@@ -32,8 +32,10 @@ def _renamed(value: object) -> object:
     return value
 
 
-def _a_number(value: object) -> object:
-    # To Python true is 1.
+def _a_number(value: object, info: ValidationInfo) -> object:
+    # To Python true is 1, and to older versions it was.
+    if not written_now(info):
+        return 1 if value == 1 else value
     if isinstance(value, bool | float):
         raise ValueError(f"should be 1 (got {json.dumps(value)})")
     return value

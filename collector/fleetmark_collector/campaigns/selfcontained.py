@@ -74,14 +74,16 @@ def whole(campaign: Campaign) -> Campaign:
     return made
 
 
-def load_text(text: str, file: Path) -> Campaign:
+def load_text(text: str, file: Path, *, kept: bool = False) -> Campaign:
     """Return the campaign of a text that needs no other file.
 
     Args:
         text: of a campaign file.
         file: where it came from; mistakes are told as of it, and it is not read.
+        kept: whether it was checked when it was kept, maybe by an older version: what only newer
+            ones refuse is taken, numbers beyond the bounds are brought within them.
 
     Raises:
         ConfigError: all mistakes, as `load_campaign` tells them.
     """
-    return checked(parse_yaml(file, text))
+    return checked(parse_yaml(file, text), kept=kept)

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from fleetmark_collector.campaigns.bounds import UP_TO_TEN_YEARS
+from fleetmark_collector.campaigns.bounds import KEPT_UP_TO_TEN_YEARS, UP_TO_TEN_YEARS
 
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -133,6 +133,8 @@ def twin(
             kind = Annotated[kind, UP_TO_TEN_YEARS]
         for limit in info.metadata:
             kind = Annotated[kind, limit]
+        if field.endswith("_s"):
+            kind = Annotated[kind, KEPT_UP_TO_TEN_YEARS]
         needed = info.is_required()
         shown = text if needed or info.default is None else f"{text} Default: {info.default}."
         if matrix:

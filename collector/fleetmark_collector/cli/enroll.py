@@ -115,7 +115,6 @@ def enroll(
     devices = list(dict.fromkeys(devices))
     enrolment.check(devices, renew, wish, host or ())
     enrolment.prepare(host or ())
-    before = {one.device: one for one in enrolment.identities()}
     kits: list[Kit] = []
     try:
         for device in devices:
@@ -125,9 +124,8 @@ def enroll(
         told = _tell(enrolment)
         if kits:
             _say_kits(enrolment, kits, renew, show_secret, told, as_json)
-    moved = [one for one in devices if one in before and fleet not in (None, before[one].fleet)]
-    if moved:
-        _say_offline(settings_from(config, data_dir), moved, fleet)
+        if kits and renew and fleet is not None:
+            _say_offline(settings_from(config, data_dir), [one.device for one in kits], fleet)
 
 
 def _say_kits(

@@ -111,12 +111,20 @@ def next_times(
     """Show what comes due next, by the clock of the schedule's time zone and of this machine."""
     from heapq import merge
 
-    from fleetmark_collector.cli.schedule_output import print_times, times_json
+    from fleetmark_collector.cli.schedule_output import keys_of, print_times, times_json
 
     settings = settings_from(config, data_dir)
     with closing(_existing(settings)) as store:
         rows = store.all() if name is None else [store.get(name)]
-    each = (_upcoming(row) for row in rows)
+    told = []
+    for row in rows:
+        keys, unreadable = keys_of(row)
+        # Where it is asked for by name it is an error; one of all does not keep back the others.
+        if keys is None and name is None:
+            typer.echo(f"note: {unreadable}", err=True)
+        else:
+            told.append(row)
+    each = map(_upcoming, told)
     times = list(islice(merge(*each, key=lambda one: one[0]), number))
     if as_json:
         print_json(times_json(times))

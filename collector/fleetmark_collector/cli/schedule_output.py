@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetmark_collector.cli.campaign_output import say
+from fleetmark_protocol.errors import StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
 
 def schedule_json(row: "ScheduleRow", runs: "Runs", running: list[str]) -> dict[str, Any]:
-    """Return a schedule, for programs."""
+    """Return a schedule, for programs; of one that cannot be read only why, not when it runs."""
+    keys, unreadable = keys_of(row)
     return {
         "name": row.name,
         "file": row.file_name,
-        "schedule": _keys(row).model_dump(exclude_none=True),
+        "schedule": None if keys is None else keys.model_dump(exclude_none=True),
+        **({} if keys is not None else {"unreadable": unreadable}),
         "created_ns": row.created_ns,
         "next_ns": row.next_ns,
         "waiting_ns": row.waiting_ns,
@@ -45,13 +48,20 @@ def schedule_json(row: "ScheduleRow", runs: "Runs", running: list[str]) -> dict[
 def print_schedules(rows: "Sequence[Listed]", out: "Console") -> None:
     """Print all schedules."""
     table = _table("schedule", "cron", "next", "last run")
+    reasons = []
     for row, runs, running in rows:
-        keys = _keys(row)
+        keys, unreadable = keys_of(row)
         last = _outcome(*runs[0]) if runs else "none yet"
         if running and runs[0][0].campaign_id not in running:
             last = f"{last}; {', '.join(running)} runs"
-        table.add_row(row.name, f"{keys.cron}  {keys.time_zone}", _next(row), last)
+        if keys is None:
+            reasons.append(unreadable)
+            table.add_row(row.name, "cannot be read", "never by this version", last)
+        else:
+            table.add_row(row.name, f"{keys.cron}  {keys.time_zone}", _next(row), last)
     out.print(table)
+    for reason in reasons:
+        say(out, f"note: {reason}")
 
 
 def print_schedule(row: "ScheduleRow", runs: "Runs", running: list[str], out: "Console") -> None:
@@ -111,6 +121,14 @@ def print_times(times: "Times", out: "Console") -> None:
         there, here = shown(time_ns, keys.recurrence.zone), shown(time_ns, None)
         table.add_row(row.name, keys.time_zone, there, here)
     out.print(table)
+
+
+def keys_of(row: "ScheduleRow") -> "tuple[ScheduleKeys | None, str]":
+    """Return a schedule's keys; where this version cannot read them, None and why."""
+    try:
+        return _keys(row), ""
+    except StoreError as error:
+        return None, f"{error.message} ({error.hint})"
 
 
 def _keys(row: "ScheduleRow") -> "ScheduleKeys":

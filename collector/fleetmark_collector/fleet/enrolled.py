@@ -38,10 +38,10 @@ class EnrolledKits:
         wish = replace(self.wish, tags=tags)
         identity, renew = self.enrolment.find(device), self.due(device)
         if identity is not None and renew:
-            # The settings on the device stay, and go with this kind alone.
-            wish = replace(wish, kind=identity.kind)
+            # The settings on the device stay, and go with this kind and this fleet alone.
+            wish = replace(wish, kind=identity.kind, fleet=None)
         elif identity is not None:
-            # Lost on the device and here: nobody shall come with it any more. Its settings stay.
+            # Lost on the device, with its settings, and here: nobody shall come with it any more.
             wish = replace(wish, fleet=wish.fleet or identity.fleet)
             self.enrolment.revoke([device])
         made = self.enrolment.enroll(device, wish, renew=renew)

@@ -32,6 +32,11 @@ class Kit:
         return broker_of(self.files[SETTINGS].decode("utf-8"))
 
     @property
+    def fleet(self) -> str | None:
+        """The only one that the device may speak in; None: any, as far as the kit says."""
+        return fleet_of(self.files[SETTINGS].decode("utf-8"))
+
+    @property
     def secret(self) -> bool:
         """Whether there is something in it that only this device may have."""
         return any(name in self.files for name in ("agent-password", "agent.key"))
@@ -179,6 +184,15 @@ def broker_of(settings: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError:
         return {}
     return table if isinstance(table, dict) else {}
+
+
+def fleet_of(settings: str) -> str | None:
+    """Return the fleet of an agent's settings; None where they name none, or cannot be read."""
+    try:
+        fleet = tomllib.loads(settings).get("fleet")
+    except tomllib.TOMLDecodeError:
+        return None
+    return None if fleet is None else str(fleet)
 
 
 def with_tags(kit: Kit, tags: tuple[str, ...]) -> Kit:

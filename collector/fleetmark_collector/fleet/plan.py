@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fleetmark_collector.enrolment.brokeracl import SIMULATOR
 from fleetmark_collector.enrolment.brokerusers import COLLECTOR
+from fleetmark_collector.enrolment.wish import DEFAULT_FLEET
 from fleetmark_collector.fleet.hosts import Target
-from fleetmark_collector.fleet.kits import ON_DEVICE, SETTINGS, Kit, Kits, broker_of
+from fleetmark_collector.fleet.kits import ON_DEVICE, SETTINGS, Kit, Kits, broker_of, fleet_of
 from fleetmark_collector.fleet.probe import PACKAGE, Facts, check
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 from fleetmark_protocol.ids import is_name
@@ -189,10 +190,15 @@ def _respect(facts: Facts, device: str, kit: Kit | None, kits: Kits) -> None:
         FleetmarkError: they do not.
     """
     theirs = broker_of(facts.settings or "")
+    fleet = fleet_of(facts.settings or "") or DEFAULT_FLEET
+    hint = f"to begin anew, remove {ON_DEVICE}/{SETTINGS} on it"
     if kit is None and not (kits.taken(device) and facts.credentials):
         problem = f"it was set up by other means, for the broker {theirs.get('host')}"
     elif kit is not None and any(theirs.get(key) != kit.broker[key] for key in kit.broker):
         problem = f"its settings of [broker] (host {theirs.get('host')}) are not those of its kit"
+    elif kit is not None and kit.fleet not in (None, fleet):
+        problem = f"its settings say fleet {fleet}, its identity is for {kit.fleet}"
+        hint = f'set fleet = "{kit.fleet}" there, in {ON_DEVICE}/{SETTINGS}; {hint}'
     else:
         return
-    raise FleetmarkError(problem, hint=f"to begin anew, remove {ON_DEVICE}/{SETTINGS} on it")
+    raise FleetmarkError(problem, hint=hint)

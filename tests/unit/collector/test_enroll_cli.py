@@ -89,10 +89,9 @@ def test_one_named_twice_is_one(run):
     assert [one["device"] for one in json.loads(done.stdout)["devices"]] == ["pi"]
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_of_several_those_are_listed_that_were_made_before_one_failed(
-    run, tmp_path, monkeypatch, form
-):
+@pytest.fixture
+def full(monkeypatch):
+    """Have the disk full when it comes to the kit of the device `second`."""
     write = kit.write
 
     def full(there, device, files):
@@ -100,7 +99,25 @@ def test_of_several_those_are_listed_that_were_made_before_one_failed(
             raise OSError(errno.ENOSPC, "No space left on device", "/kits")
         write(there, device, files)
 
-    monkeypatch.setattr(kit, "write", full)
+    return lambda: monkeypatch.setattr(kit, "write", full)
+
+
+def test_of_several_those_leave_their_old_fleet_that_were_moved_before_one_failed(
+    run, full, monkeypatch
+):
+    offline = []
+    monkeypatch.setattr(enroll, "_say_offline", lambda _, *words: offline.append(words))
+    run("enroll", "first", "second", *HOST)
+    run("enroll", "--renew", "first")
+    assert offline == []
+    full()
+    run("enroll", "--renew", "--fleet", "lab", "first", "second", fails="No space left")
+    assert offline == [(["first"], "lab")]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_of_several_those_are_listed_that_were_made_before_one_failed(run, tmp_path, full, form):
+    full()
     done = run("enroll", "first", "second", "third", *HOST, *form, fails="No space left")
     assert str(tmp_path / "identities/devices/first") in done.stdout
     assert "second" not in done.stdout

@@ -15,9 +15,9 @@ LATER = NOW + timedelta(days=340)
 def kits(tmp_path):
     """Return what opens the centre's kits at a time."""
 
-    def at(now, kind="password"):
+    def at(now, kind="password", fleet=None):
         enrolment = Enrolment.open(tmp_path, tmp_path / "identities", clock=lambda: now)
-        return EnrolledKits(enrolment, Wish(kind=kind, host="centre.example"), now)
+        return EnrolledKits(enrolment, Wish(kind=kind, host="centre.example", fleet=fleet), now)
 
     return at
 
@@ -41,6 +41,14 @@ def test_an_identity_that_ends_soon_is_renewed_by_one_of_its_kind(kits):
     assert not there.due("pi-1")
 
 
+def test_a_renewal_leaves_a_device_in_the_fleet_of_its_settings_whatever_is_wished_for(kits):
+    kits(NOW, fleet="lab").make("pi-1", ())
+    there = kits(LATER, fleet="field")
+    assert there.make("pi-1", ()).fleet == "lab"
+    assert there.enrolment.find("pi-1").fleet == "lab"
+    assert there.make("pi-2", ()).fleet == "field"
+
+
 def test_an_identity_that_was_lost_everywhere_is_ended_before_another_is_made(kits):
     there = kits(NOW, kind="certificate")
     there.enrolment.enroll("pi-1", Wish(host="centre.example", fleet="lab"))
@@ -52,7 +60,7 @@ def test_an_identity_that_was_lost_everywhere_is_ended_before_another_is_made(ki
     assert (there.taken("pi-1"), there.find("pi-1")) == (True, None)
     there.make("pi-1", ())
     assert first not in there.enrolment.find("pi-1").certificates
-    assert there.enrolment.find("pi-1").fleet == "lab", "as its settings, which stay, say"
+    assert there.enrolment.find("pi-1").fleet == "lab", "as before, as nothing else is wished for"
 
 
 def test_a_broker_that_does_not_run_needs_nothing_of_the_operator(kits):

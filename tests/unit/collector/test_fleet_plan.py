@@ -8,7 +8,7 @@ import pytest
 
 from fakes.fake_kits import FakeKits
 from fleetmark_collector.fleet.hosts import Target
-from fleetmark_collector.fleet.kits import Kit, KitDirectory, read_kit, with_tags
+from fleetmark_collector.fleet.kits import Kit
 from fleetmark_collector.fleet.plan import make_plan, name_device, read_packages
 from fleetmark_collector.fleet.probe import Facts, read_facts
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
@@ -34,6 +34,8 @@ THERE = Facts(
     settings=SETTINGS,
     credentials=DIGEST,
 )
+IN_LAB = 'fleet = "lab"\n' + SETTINGS
+LAB_KIT = Kit("pi-1", {**KIT.files, "agent.toml": IN_LAB.encode()})
 TARGET = Target("pi@pi-1", None, (), "HOSTS")
 
 
@@ -70,6 +72,10 @@ BARE = {"settings": None, "credentials": {}, "package": None, "agent": False, "a
         (FakeKits(KIT), {"credentials": {}}, ("identity", "start")),
         # Somebody's own settings, which go with the kit.
         (FakeKits(KIT), {"settings": SETTINGS + "keepalive_s = 60\n"}, ()),
+        # A kit of before identities had a fleet is for any.
+        (FakeKits(KIT), {"settings": IN_LAB}, ()),
+        (FakeKits(LAB_KIT), {"settings": IN_LAB}, ()),
+        (FakeKits(LAB_KIT), BARE, ("identity", "package 1.2")),
         # The kit was taken away after it was copied, as it may be.
         (FakeKits(taken=True), {}, ()),
         (FakeKits(KIT, taken=True, due=True), {}, ("enroll", "identity", "start")),
@@ -102,6 +108,12 @@ def test_settings_go_there_only_where_there_are_none_or_those_of_a_package(packa
         (FakeKits(KIT), {"settings": 'device_id = "pi-1"\n'}, "not those of its kit"),
         # Somebody has set it up by hand, and left its name to the host's.
         (FakeKits(KIT), {"settings": '[broker]\nhost = "192.0.2.1"\n'}, r"host 192\.0\.2\.1"),
+        (FakeKits(LAB_KIT), {}, "settings say fleet default, its identity is for lab"),
+        (
+            FakeKits(LAB_KIT),
+            {"settings": IN_LAB.replace("lab", "field")},
+            "settings say fleet field, its identity is for lab",
+        ),
         (FakeKits(), {}, "set up by other means"),
         (FakeKits(taken=True), {"credentials": {}}, "set up by other means"),
         (FakeKits(KIT, taken=True), BARE, "pi-1 is enrolled already"),
@@ -241,60 +253,3 @@ def test_what_is_half_there_or_makes_no_sense_is_not_there(line, field, expected
 def test_who_answers_without_our_facts_is_no_device():
     with pytest.raises(FleetmarkError, match="not with a shell"):
         read_facts("This account is for file transfer only.\n")
-
-
-@pytest.fixture
-def kit(tmp_path):
-    directory = tmp_path / "kits" / "pi-1"
-    directory.mkdir(parents=True)
-    for name, content in KIT.files.items():
-        (directory / name).write_bytes(content)
-    return directory
-
-
-def test_a_kit_is_read_from_its_directory_and_never_printed(kit):
-    found = KitDirectory(kit.parent).find("pi-1")
-    assert found == KIT
-    assert found.digests() == DIGEST
-    assert "secret" not in repr(found)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("agent.toml", None, "there is no agent.toml"),
-        ("agent.toml", "x = [", "agent.toml in"),
-        ("agent.toml", 'device_id = "pi-2"\n', "is that of 'pi-2'"),
-        ("agent-password", None, "password_file is /etc/fleetmark/agent-password, which"),
-        (
-            "agent.toml",
-            SETTINGS.replace("/etc/fleetmark/", "/etc/"),
-            "password_file is /etc/agent-password, which",
-        ),
-        ("agent-ca.crt", "x" * (2**20 + 1), "larger than"),
-    ],
-)
-def test_a_kit_that_is_not_whole_or_anothers_is_refused(kit, name, content, words):
-    if content is None:
-        (kit / name).unlink()
-    else:
-        (kit / name).write_text(content, "utf-8")
-    with pytest.raises(ConfigError, match=words):
-        read_kit(kit, "pi-1")
-
-
-@pytest.mark.parametrize(
-    "before", [SETTINGS, 'tags = ["old"]\n' + SETTINGS, 'device_id = "pi-1"\n']
-)
-def test_tags_of_a_list_take_the_place_of_the_kits(before):
-    kit = Kit("pi-1", {**KIT.files, "agent.toml": before.encode()})
-    text = with_tags(kit, ("pi4", "cooled")).files["agent.toml"].decode()
-    assert text.count("tags") == 1
-    assert 'tags = ["pi4", "cooled"]\n' in text.split("[broker]")[0]
-    assert with_tags(kit, ()) is kit
-
-
-def test_tags_that_cannot_be_replaced_are_refused():
-    kit = Kit("pi-1", {"agent.toml": b'device_id = "pi-1"\ntags = [\n  "old",\n]\n'})
-    with pytest.raises(ConfigError, match="with tags"):
-        with_tags(kit, ("pi4",))

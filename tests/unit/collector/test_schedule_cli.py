@@ -14,7 +14,7 @@ from fleetmark_collector.campaigns.recurrence import NS
 from fleetmark_collector.campaigns.schedules import ScheduleStore
 from fleetmark_collector.cli.main import build
 from fleetmark_collector.devices import DeviceRegistry
-from fleetmark_protocol.errors import ConfigError
+from fleetmark_protocol.errors import ConfigError, StoreError
 
 WEEKLY = CAMPAIGN + 'schedule: {cron: "0 2 * * mon", time_zone: Asia/Tokyo}\n'
 BEYOND = WEEKLY.replace("tiny.gguf", "tiny-135m.gguf") + "limits: {duration_s: 5}\n"
@@ -266,3 +266,31 @@ def test_a_schedule_may_end_with_the_calendar(run):
     run.file.write_text(WEEKLY.replace("Asia/Tokyo", 'America/New_York, end: "9999-12-31"'))
     assert run("campaign", "schedule", str(run.file)).exit_code == 0
     assert len(run.json("schedule", "next", "-n", "3")) == 3
+
+
+def test_one_that_this_version_cannot_read_keeps_none_of_the_others_back(run):
+    run("campaign", "schedule", str(run.file))
+    run("campaign", "schedule", str(run.file), "--name", "of-the-future")
+    store = ScheduleStore(run.state_file)
+    store._file.rows("UPDATE schedules SET keys = '{\"moon\": 1}' WHERE name = 'of-the-future'")
+    store.close()
+    why = "schedule of-the-future: this version cannot read what is stored of it: "
+    listed = run("schedule", "list")
+    assert listed.exit_code == 0, listed.output
+    assert "0 2 * * mon  Asia/Tokyo" in listed.output
+    assert f"note: {why}" in listed.output
+    broken, sound = run.json("schedule", "list")
+    assert (broken["name"], broken["schedule"]) == ("of-the-future", None)
+    assert broken["unreadable"].startswith(why)
+    assert (sound["name"], "unreadable" in sound) == ("sizes", False)
+    told = run("schedule", "next", "-n", "2")
+    assert told.exit_code == 0, told.output
+    assert told.stdout.count("sizes") == 2
+    assert told.stderr.startswith(f"note: {why}")
+    assert {one["schedule"] for one in run.json("schedule", "next")} == {"sizes"}
+    for command in ("show", "next"):
+        named = run("schedule", command, "of-the-future")
+        assert isinstance(named.exception, StoreError)
+        assert named.exception.message.startswith(why)
+    assert run("schedule", "rm", "of-the-future").exit_code == 0
+    assert "note:" not in run("schedule", "list").output

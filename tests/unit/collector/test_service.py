@@ -213,9 +213,13 @@ def test_fleets_that_the_registry_knows_are_not_new_after_a_restart(run, setting
     assert [made[0].ignored((fleet, "pi")) for fleet in fleets] == [False] * len(fleets)
 
 
-def test_what_devices_say_of_themselves_is_asked_for_again_where_some_was_missed(run, monkeypatch):
+@pytest.mark.parametrize("missed", ["culprits.Culprits.ask_again", "ingest.Ingest.relieved"])
+def test_what_devices_say_of_themselves_is_asked_for_again_where_some_was_missed(
+    run, monkeypatch, missed
+):
     asked = []
-    monkeypatch.setattr("fleetmark_collector.culprits.Culprits.ask_again", lambda _: True)
+    monkeypatch.setattr("fleetmark_collector.reception.ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(f"fleetmark_collector.{missed}", lambda _: True)
     monkeypatch.setattr(
         "fleetmark_collector.mqtt.Bus.ask_again", lambda _, topic_filter: asked.append(topic_filter)
     )
