@@ -125,19 +125,24 @@ def test_the_inventory_says_what_the_parts_and_the_settings_say():
     assert Inventory.model_validate_json(message.model_dump_json()) == message
 
 
+def inventory_of(owner, **found):
+    """An inventory of a device that has nothing but what its owner has set, and this."""
+    return make_inventory(
+        settings=AgentSettings(device_id="pi", **owner),
+        boot_id="00000000-0000-0000-0000-000000000000",
+        time_ns=7,
+        hardware=hardware(),
+        backends=[],
+        models=[],
+        sensors=[],
+        jobs=[],
+        **found,
+    )
+
+
 def test_the_owners_time_zone_stands_before_the_systems():
     def zone(**owner):
-        return make_inventory(
-            settings=AgentSettings(device_id="pi", **owner),
-            boot_id="00000000-0000-0000-0000-000000000000",
-            time_ns=7,
-            hardware=hardware(),
-            backends=[],
-            models=[],
-            sensors=[],
-            jobs=[],
-            time_zone="Europe/Vienna",
-        ).time_zone
+        return inventory_of(owner, time_zone="Europe/Vienna").time_zone
 
     assert zone() == "Europe/Vienna"
     assert zone(time_zone="Asia/Tokyo") == "Asia/Tokyo"
@@ -152,15 +157,6 @@ def test_the_owners_time_zone_stands_before_the_systems():
     ],
 )
 def test_the_inventory_says_what_the_owner_lets_a_job_take(owner, said):
-    message = make_inventory(
-        settings=AgentSettings(device_id="pi", runner=owner),
-        boot_id="00000000-0000-0000-0000-000000000000",
-        time_ns=7,
-        hardware=hardware(),
-        backends=[],
-        models=[],
-        sensors=[],
-        jobs=[],
-    )
+    message = inventory_of({"runner": owner})
     assert (message.max_job_s, message.max_context_tokens) == said
     assert Inventory.model_validate_json(message.model_dump_json()) == message

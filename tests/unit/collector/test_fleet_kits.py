@@ -1,21 +1,10 @@
 """A kit is whole, its device's own, and never printed."""
 
-import hashlib
-
 import pytest
 
+from fleetkits import DIGEST, KIT, SETTINGS
 from fleetmark_collector.fleet.kits import Kit, KitDirectory, read_kit, with_tags
 from fleetmark_protocol.errors import ConfigError
-
-SETTINGS = """\
-device_id = "pi-1"
-
-[broker]
-host = "centre.example"
-password_file = "/etc/fleetmark/agent-password"
-"""
-KIT = Kit("pi-1", {"agent.toml": SETTINGS.encode(), "agent-password": b"secret\n"})
-DIGEST = {"agent-password": hashlib.sha256(b"secret\n").hexdigest()}
 
 
 @pytest.fixture

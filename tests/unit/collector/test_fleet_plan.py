@@ -1,27 +1,18 @@
 """What a device needs is decided by what it is and has; nothing that somebody has set is lost."""
 
 import base64
-import hashlib
 from dataclasses import replace
 
 import pytest
 
 from fakes.fake_kits import FakeKits
+from fleetkits import DIGEST, KIT, SETTINGS
 from fleetmark_collector.fleet.hosts import Target
 from fleetmark_collector.fleet.kits import Kit
 from fleetmark_collector.fleet.plan import make_plan, name_device, read_packages
 from fleetmark_collector.fleet.probe import Facts, read_facts
 from fleetmark_protocol.errors import ConfigError, FleetmarkError
 
-SETTINGS = """\
-device_id = "pi-1"
-
-[broker]
-host = "centre.example"
-password_file = "/etc/fleetmark/agent-password"
-"""
-KIT = Kit("pi-1", {"agent.toml": SETTINGS.encode(), "agent-password": b"secret\n"})
-DIGEST = {"agent-password": hashlib.sha256(b"secret\n").hexdigest()}
 THERE = Facts(
     machine="aarch64",
     node="pi-1",
